@@ -1,0 +1,1 @@
+"""Guard layers for MCP servers."""

@@ -1,0 +1,164 @@
+"""What layers learn and hand inward. Each fact is keyed by its type: `fact(scope, Principal)`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
+from typing import Any, TypeVar
+
+from mcp_guard.asgi import Scope
+
+FACTS_KEY = "mcp_guard"
+"""Where the facts of an exchange live in its scope."""
+
+Fact = TypeVar("Fact")
+
+
+def facts_of(scope: Scope) -> dict[type, Any]:
+    """The facts of this exchange; empty when no guard layer has seen it."""
+    found: dict[type, Any] = scope.get(FACTS_KEY, {})
+    return found
+
+
+def fact(scope: Scope, kind: type[Fact]) -> Fact:
+    """The fact of this kind, for use inside the guarded app.
+
+    Raises:
+        LookupError: no layer of the stack added it.
+    """
+    try:
+        found: Fact = facts_of(scope)[kind]
+    except KeyError:
+        raise LookupError(f"no layer added {kind.__name__}; is the layer that adds it in the stack?") from None
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class RequestId:
+    """The name of this exchange in the audit: 128 random bits in hexadecimal, never taken from a client."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAddress:
+    """Where the request comes from after the trusted proxies are discounted; None when the server does not say."""
+
+    ip: IPv4Address | IPv6Address | None
+
+    @property
+    def bucket(self) -> str:
+        """The key of its limits: one address in IPv4, one /64 in IPv6, where addresses are free to the attacker."""
+        if self.ip is None:
+            return "unknown"
+        if isinstance(self.ip, IPv6Address):
+            network = ip_network((int(self.ip) >> 64 << 64, 64))
+            return str(network) if isinstance(network, IPv6Network) else "unknown"
+        return str(self.ip)
+
+    def __str__(self) -> str:
+        return "unknown" if self.ip is None else str(self.ip)
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How the request reached us as the client saw it: `scheme` is `http` or `https`; `authority` is the Host field."""
+
+    scheme: str
+    authority: str
+
+    @property
+    def is_secure(self) -> bool:
+        return self.scheme == "https"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One protected resource: an MCP endpoint with its own metadata document, audience and challenge.
+
+    `url` is the resource identifier (RFC 9728 §1.2), exactly as clients and tokens spell it. `path` is its path.
+    `messages` is the path of the POST endpoint of an HTTP+SSE transport (2024-11-05), which belongs to the same resource.
+    `aliases` are further audiences that are welcome here; nothing is ever derived from a request.
+    `scopes` are needed for every request, `tool_scopes` for calls of one tool.
+    """
+
+    url: str
+    path: str
+    messages: str | None = None
+    aliases: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    tool_scopes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    name: str | None = None
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        return self.aliases | {self.url}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, from a verified token alone.
+
+    Two requests are of the same principal when issuer, subject, client and tenant agree; the token string is not part
+    of it, since it is refreshed. `expires_at` is in seconds since 1970 (RFC 7519 §2 NumericDate).
+    """
+
+    issuer: str
+    subject: str
+    client_id: str
+    tenant: str | None
+    scopes: frozenset[str]
+    expires_at: float
+    token_fingerprint: str
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def identity(self) -> tuple[str, str, str, str | None]:
+        """What sessions, limits and handles are bound to."""
+        return (self.issuer, self.subject, self.client_id, self.tenant)
+
+
+class MessageKind(StrEnum):
+    REQUEST = "request"
+    NOTIFICATION = "notification"
+    RESPONSE = "response"
+
+
+@dataclass(frozen=True, slots=True)
+class RpcMessage:
+    """One JSON-RPC message of a body. `name` is the tool, prompt, resource or task that it names, if any."""
+
+    kind: MessageKind
+    method: str | None
+    id: str | int | None
+    name: str | None
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked: the parsed body, the only reading of it that any layer decides on.
+
+    `revision` is the MCP revision the request declares, None when it declares none. `modern` is True under the rules
+    of 2026-07-28. `messages` is empty for a request without a body (GET, DELETE).
+    """
+
+    messages: tuple[RpcMessage, ...]
+    revision: str | None
+    modern: bool
+    batch: bool = False
+
+    @property
+    def request_id(self) -> str | int | None:
+        """The id to echo in an error: that of the one request, None for a batch or no request."""
+        if self.batch or len(self.messages) != 1:
+            return None
+        return self.messages[0].id
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHandle:
+    """The session, stream or endpoint that the request claims, after it was found to be the principal's own."""
+
+    value: str = field(repr=False)
+    fingerprint: str

@@ -1,0 +1,141 @@
+"""The vocabulary of a decision: what a check is shown, and what it may say.
+
+A check is shown a `RequestHead` and says an `Admission`, or raises a `Rejection`. It does no I/O on the connection
+itself: answers, headers, observers and hidden fields are all said in the admission and carried out by `check`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from mcp_guard.asgi import ASGIApp, RawHeaders, Scope
+from mcp_guard.stores.base import Operation, Result
+
+Fact = TypeVar("Fact")
+
+
+class RequestHead:
+    """A request as every layer sees it: its line, a private copy of its header fields, and the facts learned so far.
+
+    The header fields are copied before the first `receive()`, because some servers append trailers to the live list.
+    Field names are lower case, as ASGI promises.
+    """
+
+    __slots__ = ("_read", "facts", "headers", "method", "path", "query", "raw_path", "scope")
+
+    def __init__(self, scope: Scope, facts: dict[type, Any], read: "BodyReader") -> None:
+        self.scope = scope
+        self.method: str = scope.get("method", "GET")
+        self.path: str = scope["path"]
+        self.raw_path: bytes | None = scope.get("raw_path")
+        self.query: bytes = scope.get("query_string", b"")
+        self.headers: RawHeaders = scope["headers"]
+        self.facts = facts
+        self._read = read
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Every value of the field `name` (lower case), in order."""
+        return [value for key, value in self.headers if key == name]
+
+    def value(self, name: bytes) -> bytes | None:
+        """The first value of the field `name` (lower case), None when it is absent."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def fact(self, kind: type[Fact]) -> Fact:
+        """A fact that a layer further out added; `needs` guarantees it is there.
+
+        Raises:
+            LookupError: the layer does not declare `kind` among its `needs`.
+        """
+        try:
+            found: Fact = self.facts[kind]
+        except KeyError:
+            raise LookupError(f"{kind.__name__} is not known here; a layer that uses it must declare it") from None
+        return found
+
+    def get(self, kind: type[Fact]) -> Fact | None:
+        """A fact that may be absent."""
+        found: Fact | None = self.facts.get(kind)
+        return found
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """The whole body, which is replayed to the app afterwards. Reading starts here and not before.
+
+        Raises:
+            BodyTooLarge: as soon as more than `limit_bytes` have arrived.
+            ClientDisconnected: the client went away.
+        """
+        return await self._read(limit_bytes)
+
+
+BodyReader = Callable[[int], Awaitable[bytes]]
+
+
+class BodyTooLarge(Exception):
+    """The body is larger than the reader's limit."""
+
+
+class ClientDisconnected(Exception):
+    """The client went away before its request was complete."""
+
+
+class Watch(Protocol):
+    """An observer of the response, made for one exchange by the check that admitted it.
+
+    The operations it answers with are run before the message goes out, so that a handle is bound before the client
+    can use it. `settle` judges their results. Whatever a watch raises turns the response into a refusal when it has
+    not started, and cuts it when it has.
+    """
+
+    def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
+        """The response begins. `headers` are those of the app, before any are added."""
+
+    def on_body(self, chunk: bytes) -> Sequence[Operation]:
+        """Part of the response body. Called only while `wants_body` is True."""
+
+    def settle(self, results: Sequence[Result]) -> None:
+        """The results of the operations last answered with; not called when there were none."""
+
+    def on_end(self) -> None:
+        """The exchange is over, however it ended. Must not raise."""
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether the body still matters. Read before each chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response given by a layer itself; the app is not called."""
+
+    status: int
+    body: bytes = b""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a check says of a request it lets through. All members are optional; `ADMITTED` says nothing more.
+
+    `facts` are handed inward. `response_headers` are set on every response from here on, refusals included, in place of
+    the app's own of the same name. `hide` are request fields (lower case) that are not handed inward. `scope` are
+    members replaced in the scope handed inward. `watch` observes the response. `around` is entered around the call of
+    the app. `answer` ends the request here with a response; `divert` hands it to another app in place of the layers
+    further in.
+    """
+
+    facts: tuple[object, ...] = ()
+    response_headers: Sequence[tuple[bytes, bytes]] = ()
+    hide: frozenset[bytes] = frozenset()
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    watch: Watch | None = None
+    around: Callable[[], AbstractContextManager[Any]] | None = None
+    answer: Answer | None = None
+    divert: ASGIApp | None = None
+
+
+ADMITTED = Admission()

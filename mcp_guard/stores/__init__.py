@@ -1,0 +1,1 @@
+"""Where state lives: the contract in `base`, one module for each implementation."""
