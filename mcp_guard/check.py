@@ -1,1 +1,93 @@
-"""The base classes of layers, and the only ASGI plumbing: one scope copy, one send wrapper, refusals, store batches."""
+"""The base classes of layers.
+
+A layer is a frozen dataclass of settings, validated in `__post_init__`, that knows how to wrap an app. What it decides
+is apart from how it is carried out: `Check.admit` and the two halves of `StatefulCheck` decide, `mcp_guard.exchange`
+carries out.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from mcp_guard.asgi import ASGIApp
+from mcp_guard.clock import Clock, SystemClock
+from mcp_guard.exchange import Batch, Pipeline, Single
+from mcp_guard.failures import ConfigurationError
+from mcp_guard.layer import Admission, RequestHead
+from mcp_guard.stores.base import Operation, Result, Store
+
+SYSTEM_CLOCK: Clock = SystemClock()
+
+
+@dataclass(frozen=True)
+class Layer(ABC):
+    """What all layers have in common: the facts they need and add, and `wrap`."""
+
+    needs: ClassVar[tuple[type[Any], ...]] = ()
+    adds: ClassVar[tuple[type[Any], ...]] = ()
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        """This layer alone around `app`; fits Starlette's and FastMCP's `Middleware(layer.wrap)`."""
+        return compile_layers((self,), app)
+
+
+@dataclass(frozen=True)
+class Check(Layer):
+    """A layer whose decision needs no store."""
+
+    @abstractmethod
+    async def admit(self, request: RequestHead) -> Admission:
+        """Let the request through, saying what was learned.
+
+        Raises:
+            Rejection: the request goes no further.
+            Unavailable: the decision cannot be made now; refused with 503.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatefulCheck(Layer):
+    """A layer whose decision needs the store: two pure halves around one batch of operations."""
+
+    store: Store
+
+    @abstractmethod
+    def ask(self, request: RequestHead) -> Sequence[Operation]:
+        """What to ask of the store; empty when the request can be judged without it.
+
+        Raises:
+            Rejection: the request goes no further.
+        """
+
+    @abstractmethod
+    def answer(self, request: RequestHead, results: Sequence[Result]) -> Admission:
+        """Judge the results, one for each operation asked, in order.
+
+        Raises:
+            Rejection: the request goes no further.
+        """
+
+
+AnyLayer: TypeAlias = Check | StatefulCheck
+
+
+def compile_layers(layers: Sequence[Layer], app: ASGIApp) -> ASGIApp:
+    """One pass over `layers`, outermost first, around `app`. Neighbouring stateful checks share a store batch.
+
+    Raises:
+        ConfigurationError: a layer is neither a `Check` nor a `StatefulCheck`.
+    """
+    steps: list[Single | Batch] = []
+    for layer in layers:
+        if isinstance(layer, StatefulCheck):
+            last = steps[-1] if steps else None
+            if isinstance(last, Batch) and last.accepts(layer):
+                last.checks.append(layer)
+            else:
+                steps.append(Batch(layer.store, [layer]))
+        elif isinstance(layer, Check):
+            steps.append(Single(layer))
+        else:
+            raise ConfigurationError(f"layers: {type(layer).__name__} is neither a Check nor a StatefulCheck")
+    return Pipeline(tuple(steps), app)

@@ -1,0 +1,326 @@
+"""The only ASGI plumbing: one scope copy, one send wrapper, refusals, store batches.
+
+A `Pipeline` takes one exchange through its steps. Every check that admitted it leaves an `Admission`; together they say
+what the app is shown and what becomes of its response. A refusal is sent the same way as a response of the app, so that
+headers and observers of the layers further out apply to it too. Whatever is not a `Rejection` refuses with 503.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mcp_guard import rejections
+from mcp_guard.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from mcp_guard.facts import FACTS_KEY, Call
+from mcp_guard.failures import Unavailable
+from mcp_guard.layer import Admission, BodyTooLarge, ClientDisconnected, RequestHead, Watch
+from mcp_guard.rejections import Kind, Rejection
+from mcp_guard.stores.base import Operation, Store
+
+if TYPE_CHECKING:
+    from mcp_guard.check import Check, StatefulCheck
+
+logger = logging.getLogger("mcp_guard")
+
+
+@dataclass(slots=True)
+class Single:
+    """A step of one check without state."""
+
+    check: "Check"
+
+    async def decide(self, request: RequestHead, exchange: "Exchange") -> bool:
+        """Run the check. Answers True when the request goes on to the next step."""
+        return exchange.admit(await self.check.admit(request))
+
+
+@dataclass(slots=True)
+class Batch:
+    """A step of neighbouring stateful checks on one store: one round trip for all of them."""
+
+    store: Store
+    checks: list["StatefulCheck"]
+
+    def accepts(self, check: "StatefulCheck") -> bool:
+        """Whether `check` may join: same store, and nothing it needs is only learned inside this batch."""
+        learned = {kind for earlier in self.checks for kind in earlier.adds}
+        return check.store is self.store and learned.isdisjoint(check.needs)
+
+    async def decide(self, request: RequestHead, exchange: "Exchange") -> bool:
+        """Ask for all, run once, let each judge its own results."""
+        asked = [list(check.ask(request)) for check in self.checks]
+        operations = [operation for some in asked for operation in some]
+        results = await self.store.run(operations) if operations else []
+        start = 0
+        for check, some in zip(self.checks, asked, strict=True):
+            admission = check.answer(request, results[start : start + len(some)])
+            start += len(some)
+            if not exchange.admit(admission, self.store):
+                return False
+        return True
+
+
+Step = Single | Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Compiled layers around an app; itself an ASGI app."""
+
+    steps: tuple[Step, ...]
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await Exchange(scope, receive, send).run(self.steps, self.app)
+        elif kind == "lifespan":
+            await self.app(scope, receive, send)
+        elif kind == "websocket":
+            await refuse_websocket(scope, receive, send)
+        else:
+            raise RuntimeError(f"mcp_guard does not pass on the ASGI scope type {kind!r}")
+
+
+async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Close a WebSocket handshake before it is accepted; servers answer it with 403."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008, "reason": rejections.SCOPE_NOT_GUARDED.description})
+
+
+@dataclass(eq=False, slots=True)
+class Exchange:
+    """One request and its response."""
+
+    outer_scope: Scope
+    outer_receive: Receive
+    outer_send: Send
+    scope: Scope = field(init=False)
+    facts: dict[type, Any] = field(init=False)
+    admissions: list[Admission] = field(default_factory=list)
+    watches: list[tuple[Watch, Store | None]] = field(default_factory=list)
+    body: bytes | None = None
+    body_replayed: bool = False
+    started: bool = False
+    refused: bool = False
+
+    def __post_init__(self) -> None:
+        # Some servers append trailers to the live header list: whatever is decided on is a copy from before receive().
+        self.scope = {**self.outer_scope, "headers": list(self.outer_scope["headers"])}
+        self.facts = self.scope.setdefault(FACTS_KEY, {})
+
+    async def run(self, steps: Sequence[Step], app: ASGIApp) -> None:
+        """Take the exchange through the steps and to the app, and see it to its end."""
+        request = RequestHead(self.scope, self.facts, self.read_body)
+        try:
+            await self.decide_and_respond(request, steps, app)
+        except ClientDisconnected:
+            logger.debug("the client went away before its request was complete")
+        except ResponseCut as cut:
+            logger.warning("a response was cut: %s", cut)
+        finally:
+            for watch, _ in reversed(self.watches):
+                watch.on_end()
+
+    async def decide_and_respond(self, request: RequestHead, steps: Sequence[Step], app: ASGIApp) -> None:
+        try:
+            for step in steps:
+                if not await step.decide(request, self):
+                    break
+            await self.respond(app)
+        except Rejection as rejection:
+            await self.refuse(rejection)
+        except Unavailable as fault:
+            await self.refuse(unavailable(fault))
+        except (ClientDisconnected, ResponseCut):
+            raise
+        except Exception:
+            logger.exception("a guard layer failed; the request is refused")
+            await self.refuse(rejections.GUARD_FAULT.because("a guard layer failed", RETRY_SOON))
+
+    def admit(self, admission: Admission, store: Store | None = None) -> bool:
+        """Take note of what a check said. Answers True when the request goes on to the next step."""
+        for fact in admission.facts:
+            self.facts[type(fact)] = fact
+        if admission.watch is not None:
+            self.watches.append((admission.watch, store))
+        self.admissions.append(admission)
+        if admission.hide:
+            self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] not in admission.hide]
+        self.scope.update(admission.scope)
+        return admission.answer is None and admission.divert is None
+
+    async def respond(self, app: ASGIApp) -> None:
+        """Give the answer of a layer, or call the app that the request is for."""
+        last = self.admissions[-1] if self.admissions else None
+        if last is not None and last.answer is not None:
+            answer = last.answer
+            await self.send_whole(answer.status, list(answer.headers), answer.body)
+            return
+        inner = last.divert if last is not None and last.divert is not None else app
+        with ExitStack() as around:
+            for admission in self.admissions:
+                if admission.around is not None:
+                    around.enter_context(admission.around())
+            await self.call(inner)
+
+    async def call(self, app: ASGIApp) -> None:
+        """Run the app; a failure of its own before it responds becomes a plain 500."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except (Rejection, Unavailable, ResponseCut):
+            raise
+        except Exception:
+            logger.exception("the guarded app failed")
+            await self.refuse(rejections.APP_FAULT.because("the app raised an exception"))
+
+    async def read_body(self, limit_bytes: int) -> bytes:
+        """The whole body, at most `limit_bytes`; kept to be replayed to the app."""
+        if self.body is not None:
+            return self.body
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.outer_receive()
+            if message["type"] != "http.request":
+                raise ClientDisconnected
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit_bytes:
+                raise BodyTooLarge
+            parts.append(part)
+            if not message.get("more_body", False):
+                break
+        self.body = b"".join(parts)
+        return self.body
+
+    async def receive(self) -> Message:
+        """The app's `receive`: the body that was read, once, and after it whatever the server has to say."""
+        if self.body is not None and not self.body_replayed:
+            self.body_replayed = True
+            return {"type": "http.request", "body": self.body, "more_body": False}
+        return await self.outer_receive()
+
+    async def send(self, message: Message) -> None:
+        """The app's `send`: shows the response to the watches and adds what the checks said."""
+        if self.refused:
+            return
+        kind = message["type"]
+        if kind == "http.response.start":
+            await self.send_start(message)
+        elif kind == "http.response.body":
+            await self.send_body(message)
+        else:
+            await self.outer_send(message)
+
+    async def send_start(self, message: Message) -> None:
+        if self.started:
+            raise RuntimeError("the app started its response twice")
+        status, headers = message["status"], list(message.get("headers", ()))
+        for position in range(len(self.watches) - 1, -1, -1):
+            watch, store = self.watches[position]
+            try:
+                await settle(watch, watch.on_start(status, headers), store)
+            except (Rejection, Unavailable) as fault:
+                for failed, _ in self.watches[position:]:
+                    failed.on_end()
+                del self.watches[position:]
+                await self.refuse(fault if isinstance(fault, Rejection) else unavailable(fault))
+                return
+        self.started = True
+        await self.outer_send({**message, "headers": self.with_headers(headers)})
+
+    async def send_body(self, message: Message) -> None:
+        chunk = message.get("body", b"")
+        for watch, store in reversed(self.watches):
+            if watch.wants_body:
+                try:
+                    await settle(watch, watch.on_body(chunk), store)
+                except (Rejection, Unavailable) as fault:
+                    self.cut(str(fault))
+        await self.outer_send(message)
+
+    def cut(self, reason: str) -> None:
+        """End a response that has begun: nothing more is sent, and the server closes the connection.
+
+        Raises:
+            ResponseCut: always, to unwind the app.
+        """
+        self.refused = True
+        raise ResponseCut(reason)
+
+    def with_headers(self, headers: RawHeaders) -> RawHeaders:
+        """The response's header fields with those that the checks said."""
+        for admission in reversed(self.admissions):
+            if admission.default_headers:
+                present = {name.lower() for name, _ in headers}
+                headers = [
+                    *headers,
+                    *((name, value) for name, value in admission.default_headers if name not in present),
+                ]
+            if admission.response_headers:
+                replaced = {name for name, _ in admission.response_headers}
+                headers = [pair for pair in headers if pair[0].lower() not in replaced]
+                headers.extend(admission.response_headers)
+        return headers
+
+    async def refuse(self, rejection: Rejection) -> None:
+        """Send a refusal in place of the app's response; when that has begun, cut it."""
+        self.facts.setdefault(Rejection, rejection)
+        if self.started:
+            self.cut(str(rejection))
+        if self.refused:
+            return
+        body = body_of(rejection, self.facts.get(Call), self.scope["method"])
+        headers: RawHeaders = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        await self.send_whole(rejection.kind.status, [*headers, *rejection.headers], body)
+        self.refused = True
+
+    async def send_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Send a complete response through the watches."""
+        names = {name for name, _ in headers}
+        if b"content-length" not in names:
+            headers = [*headers, (b"content-length", str(len(body)).encode())]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class ResponseCut(Exception):
+    """A response that had begun was ended by the guard; the server closes the connection."""
+
+
+RETRY_SOON: RawHeaders = [(b"retry-after", b"1")]
+
+
+def unavailable(fault: Unavailable) -> Rejection:
+    """The refusal for something that cannot decide now."""
+    return rejections.UNAVAILABLE.because(fault.reason, [(b"retry-after", str(fault.retry_after_seconds).encode())])
+
+
+async def settle(watch: Watch, operations: Sequence[Operation], store: Store | None) -> None:
+    """Run what a watch asks for and let it judge the results."""
+    if operations:
+        if store is None:
+            raise RuntimeError(f"{type(watch).__name__} asks for store operations but its check has no store")
+        watch.settle(await store.run(operations))
+
+
+def body_of(rejection: Rejection, call: Call | None, method: str) -> bytes:
+    """What the client reads: a JSON-RPC error where the kind has a code, an OAuth error otherwise."""
+    if method == "HEAD":
+        return b""
+    kind: Kind = rejection.kind
+    if kind.code is None:
+        return _json({"error": kind.error or kind.slug, "error_description": kind.description})
+    known = call.request_id if call is not None else rejection.request_id
+    error: dict[str, Any] = {"code": kind.code, "message": kind.description}
+    if rejection.data is not None:
+        error["data"] = dict(rejection.data)
+    return _json({"jsonrpc": "2.0", "id": known, "error": error})
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,151 @@
+"""The store of one process: a dictionary. The default, and the yardstick of the contract.
+
+Each operation runs without an await, so nothing sees it half done. Expired entries are dropped when they are met and
+swept a few at a time with every batch, round and round over a list of the keys that is taken anew when it is used up,
+so that the cost of a batch does not grow with the number of entries.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from mcp_guard.clock import Clock, SystemClock
+from mcp_guard.failures import ConfigurationError, StoreUnavailable
+from mcp_guard.stores.base import Bucket, Delete, Get, Level, Operation, Put, Renew, Result, Spend, Take
+
+SWEEP_STEP = 4
+"""Entries looked at for expiry with each batch: more than a batch can add, so the sweep keeps up."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    value: bytes
+    expires: float
+
+
+@dataclass(eq=False)
+class MemoryStore:
+    """State in this process alone: lost when it ends, invisible to other workers.
+
+    `max_entries` bounds values and buckets together; at the bound new keys are refused with `StoreUnavailable`,
+    nothing is evicted.
+    """
+
+    clock: Clock = field(default_factory=SystemClock)
+    max_entries: int = 1_000_000
+    _values: dict[str, _Entry] = field(default_factory=dict, init=False, repr=False)
+    _buckets: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    _to_sweep: list[str] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.max_entries < 1:
+            raise ConfigurationError(f"max_entries must be at least 1, not {self.max_entries}")
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to let go of; the entries stay for a later start."""
+
+    async def run(self, operations: Sequence[Operation]) -> list[Result]:
+        """See the contract."""
+        now = self.clock.monotonic()
+        results = [self._carry_out(operation, now) for operation in operations]
+        self._sweep(now)
+        return results
+
+    def _carry_out(self, operation: Operation, now: float) -> Result:
+        match operation:
+            case Get():
+                return self._read(operation.key, now)
+            case Renew():
+                return self._renew(operation, now)
+            case Spend():
+                return self._spend(operation.buckets, now)
+            case Put():
+                return self._put(operation, now)
+            case Take():
+                value = self._read(operation.key, now)
+                self._values.pop(operation.key, None)
+                return value
+            case Delete():
+                present = self._read(operation.key, now) is not None
+                self._values.pop(operation.key, None)
+                return present
+
+    def _read(self, key: str, now: float) -> bytes | None:
+        entry = self._values.get(key)
+        if entry is None:
+            return None
+        if entry.expires <= now:
+            del self._values[key]
+            return None
+        return entry.value
+
+    def _renew(self, operation: Renew, now: float) -> bytes | None:
+        value = self._read(operation.key, now)
+        if value == operation.expected:
+            self._write(operation.key, operation.expected, operation.ttl, now)
+        return value
+
+    def _put(self, operation: Put, now: float) -> bool:
+        present = self._read(operation.key, now)
+        if operation.only_if_absent and present is not None:
+            return False
+        if operation.only_if_equal is not None and present != operation.only_if_equal:
+            return False
+        self._write(operation.key, operation.value, operation.ttl, now)
+        return True
+
+    def _write(self, key: str, value: bytes, ttl: timedelta, now: float) -> None:
+        if key not in self._values:
+            self._make_room()
+        self._values[key] = _Entry(value, now + ttl.total_seconds())
+
+    def _make_room(self) -> None:
+        if len(self._values) + len(self._buckets) >= self.max_entries:
+            raise StoreUnavailable(f"the memory store holds its bound of {self.max_entries} entries")
+
+    def _spend(self, buckets: tuple[Bucket, ...], now: float) -> tuple[Level, ...]:
+        levels: list[Level] = []
+        after: list[float] = []
+        for bucket in buckets:
+            level, arrival = _gcra(bucket, self._buckets.get(bucket.key, now), now)
+            levels.append(level)
+            after.append(arrival)
+        if all(level.allowed for level in levels):
+            for bucket, arrival in zip(buckets, after, strict=True):
+                if bucket.key not in self._buckets:
+                    self._make_room()
+                self._buckets[bucket.key] = arrival
+        return tuple(levels)
+
+    def _sweep(self, now: float) -> None:
+        if not self._to_sweep:
+            self._to_sweep = [*self._values, *self._buckets]
+        for _ in range(min(SWEEP_STEP, len(self._to_sweep))):
+            key = self._to_sweep.pop()
+            self._read(key, now)
+            if self._buckets.get(key, math.inf) <= now:
+                del self._buckets[key]
+
+
+def _gcra(bucket: Bucket, arrival: float, now: float) -> tuple[Level, float]:
+    """The generic cell rate algorithm: one timestamp for each bucket, the theoretical arrival time of the next unit."""
+    period = bucket.period.total_seconds()
+    interval = period / bucket.burst
+    start = max(arrival, now)
+    finish = start + interval * bucket.cost
+    wait = finish - now - period
+    # Rounding must not refuse the last unit of a full bucket.
+    allowed = wait <= interval * 1e-9
+    used = (finish if allowed else start) - now
+    remaining = max(0, math.floor((period - used) / interval + 1e-9))
+    level = Level(
+        allowed=allowed,
+        remaining=remaining,
+        retry_after=timedelta(0) if allowed else timedelta(seconds=wait),
+        reset=timedelta(seconds=max(0.0, used)),
+    )
+    return level, finish
