@@ -1,0 +1,1 @@
+"""The bundled conformance suites: plain synchronous pytest files, one per area."""

@@ -1,0 +1,1 @@
+"""A pytest plugin that certifies the security of any MCP server, by URL."""
