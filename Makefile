@@ -1,0 +1,91 @@
+# Every target bootstraps its own virtual environment from python3 alone. `make` lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CLIENTS := .clients/.ready
+CODEX ?= @openai/codex@^0.169
+
+# The development environment: every extra but postgres, and the tools.
+EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extra otel --extra valkey
+
+# ARGS is handed to the command a target runs: make demo ARGS="--port 9000".
+ARGS ?=
+
+.PHONY: help venv demo test clients bench lint format check types imports docs constraints clean
+
+help:
+	@echo "make demo         serve a guarded MCP server with a login of its own on 127.0.0.1:8765"
+	@echo "make test         run the tests"
+	@echo "make clients      run the tests that drive real clients from npm"
+	@echo "make bench        measure what the guard costs beside the SDK's own authentication"
+	@echo "make check        lint, types and import rules; each alone: lint, types, imports"
+	@echo "make format       rewrite the sources in the house format"
+	@echo "make docs         test the documentation against the code"
+	@echo "make constraints  resolve the development environment anew, with hashes"
+	@echo "make clean        remove everything the other targets made"
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mcp-guard needs Python 3.11 or newer; set PYTHON")'
+	@echo "Preparing $(VENV); this is done once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+venv: $(READY)
+
+demo: $(READY)
+	@$(BIN)/mcp-guard demo $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not clients and not load" $(ARGS)
+
+$(CLIENTS): Makefile
+	@mkdir -p .clients
+	@npm install --prefix .clients --no-audit --no-fund --loglevel=error "$(CODEX)"
+	@touch $@
+
+clients: $(READY) $(CLIENTS)
+	@$(BIN)/python -m pytest -m clients $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+format: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+imports: $(READY)
+	@$(BIN)/lint-imports
+
+check: lint types imports
+
+docs: $(READY)
+	@$(BIN)/python -m pytest tests/house/test_docs.py $(ARGS)
+
+# Keeps what still fits; ARGS=--upgrade takes the newest of everything. The project itself is not a constraint, and the
+# file names neither an index nor a path.
+constraints: $(READY)
+	@cp constraints.txt $(VENV)/constraints.txt
+	@$(BIN)/pip-compile --quiet $(EXTRAS) --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--output-file $(VENV)/constraints.txt $(ARGS) pyproject.toml
+	@sed -e '/^#/d' -e '/^mcp-guard @/d' $(VENV)/constraints.txt > constraints.txt
+	@if grep -n '://' constraints.txt; then echo "constraints.txt names an address" >&2; exit 1; fi
+
+clean:
+	rm -rf $(VENV) .clients .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* \
+		htmlcov build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
