@@ -11,25 +11,31 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from mcp_guard.asgi import ASGIApp
-from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.exchange import Batch, Pipeline, Single
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.layer import Admission, RequestHead
+from mcp_guard.layer import Admission, Managed, RequestHead
 from mcp_guard.stores.base import Operation, Result, Store
-
-SYSTEM_CLOCK: Clock = SystemClock()
 
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """What all layers have in common: the facts they need and add, and `wrap`."""
+    """What all layers have in common: the facts they need and add, and `wrap`.
+
+    `judges_handshakes` says that the layer also sees WebSocket handshakes (which no stack lets through yet) and
+    requests that are refused because the stack cannot be started.
+    """
 
     needs: ClassVar[tuple[type[Any], ...]] = ()
     adds: ClassVar[tuple[type[Any], ...]] = ()
+    judges_handshakes: ClassVar[bool] = False
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """This layer alone around `app`; fits Starlette's and FastMCP's `Middleware(layer.wrap)`."""
         return compile_layers((self,), app)
+
+    def managed(self) -> Sequence[Managed]:
+        """What must be started before the layer can decide."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,9 @@ class StatefulCheck(Layer):
 
     store: Store
 
+    def managed(self) -> Sequence[Managed]:
+        return (self.store,)
+
     @abstractmethod
     def ask(self, request: RequestHead) -> Sequence[Operation]:
         """What to ask of the store; empty when the request can be judged without it.
@@ -72,7 +81,7 @@ class StatefulCheck(Layer):
 AnyLayer: TypeAlias = Check | StatefulCheck
 
 
-def compile_layers(layers: Sequence[Layer], app: ASGIApp) -> ASGIApp:
+def compile_layers(layers: Sequence[Layer], app: ASGIApp) -> Pipeline:
     """One pass over `layers`, outermost first, around `app`. Neighbouring stateful checks share a store batch.
 
     Raises:

@@ -80,15 +80,26 @@ class Pipeline:
         elif kind == "lifespan":
             await self.app(scope, receive, send)
         elif kind == "websocket":
-            await refuse_websocket(scope, receive, send)
+            await Exchange(scope, receive, send).run(self.handshake_steps(), refuse_handshake)
         else:
             raise RuntimeError(f"mcp_guard does not pass on the ASGI scope type {kind!r}")
 
+    async def refuse(self, fault: Unavailable, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request without judging it, because the layers cannot be started."""
 
-async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Close a WebSocket handshake before it is accepted; servers answer it with 403."""
-    await receive()
-    await send({"type": "websocket.close", "code": 1008, "reason": rejections.SCOPE_NOT_GUARDED.description})
+        async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+            raise fault
+
+        await Exchange(scope, receive, send).run(self.handshake_steps(), refusing)
+
+    def handshake_steps(self) -> tuple[Step, ...]:
+        """The steps that judge a WebSocket handshake as well."""
+        return tuple(step for step in self.steps if isinstance(step, Single) and step.check.judges_handshakes)
+
+
+async def refuse_handshake(scope: Scope, receive: Receive, send: Send) -> None:
+    """What stands in place of the app for a WebSocket: nothing is served."""
+    raise rejections.SCOPE_NOT_GUARDED.because("no layer of the stack admits WebSockets")
 
 
 @dataclass(eq=False, slots=True)
@@ -231,6 +242,11 @@ class Exchange:
                 await self.refuse(fault if isinstance(fault, Rejection) else unavailable(fault))
                 return
         self.started = True
+        if self.scope["type"] == "websocket":
+            # Closed before it is accepted; servers answer such a handshake with 403.
+            self.refused = True
+            await self.outer_send({"type": "websocket.close", "code": 1008, "reason": ""})
+            return
         await self.outer_send({**message, "headers": self.with_headers(headers)})
 
     async def send_body(self, message: Message) -> None:
@@ -274,7 +290,7 @@ class Exchange:
             self.cut(str(rejection))
         if self.refused:
             return
-        body = body_of(rejection, self.facts.get(Call), self.scope["method"])
+        body = body_of(rejection, self.facts.get(Call), self.scope.get("method", "GET"))
         headers: RawHeaders = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         await self.send_whole(rejection.kind.status, [*headers, *rejection.headers], body)
         self.refused = True

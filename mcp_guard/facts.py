@@ -1,8 +1,11 @@
 """What layers learn and hand inward. Each fact is keyed by its type: `fact(scope, Principal)`."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 from typing import Any, TypeVar
 
@@ -95,7 +98,7 @@ class Resource:
         return self.aliases | {self.url}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Principal:
     """Who is asking, from a verified token alone.
 
@@ -110,12 +113,22 @@ class Principal:
     scopes: frozenset[str]
     expires_at: float
     token_fingerprint: str
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def identity(self) -> tuple[str, str, str, str | None]:
         """What sessions, limits and handles are bound to."""
         return (self.issuer, self.subject, self.client_id, self.tenant)
+
+    @cached_property
+    def owner(self) -> bytes:
+        """The identity as the store keeps it: a JSON array, the same bytes for the same principal."""
+        return json.dumps(self.identity, separators=(",", ":")).encode()
+
+    @cached_property
+    def key(self) -> str:
+        """The identity as a part of a store key: SHA-256 in hexadecimal."""
+        return hashlib.sha256(self.owner).hexdigest()
 
 
 class MessageKind(StrEnum):

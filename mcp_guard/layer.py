@@ -108,6 +108,21 @@ class Watch(Protocol):
         """Whether the body still matters. Read before each chunk."""
 
 
+class Managed(Protocol):
+    """Something a layer depends on that is started before the first request and closed after the last."""
+
+    async def start(self) -> None:
+        """Make ready.
+
+        Raises:
+            ConfigurationError: it cannot work as it is set up.
+            Unavailable: it cannot be reached now.
+        """
+
+    async def close(self) -> None:
+        """Let go. Safe to call on something that never started."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A response given by a layer itself; the app is not called."""

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
+from mcp_guard.protocol import gcra
 from mcp_guard.stores.base import Bucket, Delete, Get, Level, Operation, Put, Renew, Result, Spend, Take
 
 SWEEP_STEP = 4
@@ -111,9 +112,17 @@ class MemoryStore:
         levels: list[Level] = []
         after: list[float] = []
         for bucket in buckets:
-            level, arrival = _gcra(bucket, self._buckets.get(bucket.key, now), now)
-            levels.append(level)
-            after.append(arrival)
+            period = bucket.period.total_seconds()
+            verdict = gcra.decide(bucket.burst, period, bucket.cost, self._buckets.get(bucket.key, now), now)
+            levels.append(
+                Level(
+                    allowed=verdict.allowed,
+                    remaining=verdict.remaining,
+                    retry_after=timedelta(seconds=verdict.retry_after_seconds),
+                    reset=timedelta(seconds=verdict.reset_seconds),
+                )
+            )
+            after.append(verdict.arrival)
         if all(level.allowed for level in levels):
             for bucket, arrival in zip(buckets, after, strict=True):
                 if bucket.key not in self._buckets:
@@ -129,23 +138,3 @@ class MemoryStore:
             self._read(key, now)
             if self._buckets.get(key, math.inf) <= now:
                 del self._buckets[key]
-
-
-def _gcra(bucket: Bucket, arrival: float, now: float) -> tuple[Level, float]:
-    """The generic cell rate algorithm: one timestamp for each bucket, the theoretical arrival time of the next unit."""
-    period = bucket.period.total_seconds()
-    interval = period / bucket.burst
-    start = max(arrival, now)
-    finish = start + interval * bucket.cost
-    wait = finish - now - period
-    # Rounding must not refuse the last unit of a full bucket.
-    allowed = wait <= interval * 1e-9
-    used = (finish if allowed else start) - now
-    remaining = max(0, math.floor((period - used) / interval + 1e-9))
-    level = Level(
-        allowed=allowed,
-        remaining=remaining,
-        retry_after=timedelta(0) if allowed else timedelta(seconds=wait),
-        reset=timedelta(seconds=max(0.0, used)),
-    )
-    return level, finish

@@ -1,0 +1,118 @@
+"""Shows the verified principal to the app: in `scope["user"]`, `request.state.user` and the SDK's context variable.
+
+Decides: nothing. Refuses: nothing. Needs the principal. Must stand innermost.
+
+The `mcp` SDK and FastMCP recognise their own user class, so it is used when the SDK is installed; their tools then see
+the principal, and their own binding of sessions and of `requestState` works on it. The token itself is not handed on:
+`AccessToken.token` holds its fingerprint, because a server that can read the token is invited to pass it along.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from mcp_guard.check import Check
+from mcp_guard.facts import Principal, Resource
+from mcp_guard.layer import Admission, RequestHead
+
+MAX_KEPT_USERS = 10_000
+"""User objects kept for principals seen lately; one is made anew whenever it is not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedUser:
+    """The user where the `mcp` SDK is not installed; has the members of Starlette's `BaseUser`."""
+
+    principal: Principal
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True
+
+    @property
+    def display_name(self) -> str:
+        return self.principal.subject
+
+    @property
+    def identity(self) -> str:
+        return self.principal.subject
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedCredentials:
+    """What Starlette's `requires` reads: the granted scopes."""
+
+    scopes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """A principal in the app's terms; `around` makes it current while the app runs."""
+
+    user: Any
+    credentials: GuardedCredentials
+    around: Callable[[], AbstractContextManager[None]] | None
+
+
+Introducer: TypeAlias = Callable[[Principal, str | None], Introduction]
+
+
+@dataclass(frozen=True)
+class Bridge(Check):
+    """No settings."""
+
+    needs = (Principal,)
+
+    introduce: Introducer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "introduce", lru_cache(MAX_KEPT_USERS)(_introducer()))
+
+    async def admit(self, request: RequestHead) -> Admission:
+        resource = request.get(Resource)
+        known = self.introduce(request.fact(Principal), None if resource is None else resource.url)
+        state = {**request.scope.get("state", {}), "user": known.user}
+        return Admission(
+            scope={"user": known.user, "auth": known.credentials, "state": state},
+            around=known.around,
+        )
+
+
+def _introducer() -> Introducer:
+    """The way to introduce principals: in the SDK's terms where it is installed, in ours otherwise."""
+    try:
+        from mcp.server.auth.middleware.auth_context import auth_context_var
+        from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+        from mcp.server.auth.provider import AccessToken
+    except ImportError:
+        return _introduce_plainly
+
+    def introduce(principal: Principal, resource: str | None) -> Introduction:
+        token = AccessToken(
+            token=f"sha256:{principal.token_fingerprint}",
+            client_id=principal.client_id,
+            scopes=sorted(principal.scopes),
+            expires_at=int(principal.expires_at),
+            resource=resource,
+            subject=principal.subject,
+            claims={**principal.claims, "iss": principal.issuer},
+        )
+        user = AuthenticatedUser(token)
+
+        @contextmanager
+        def around() -> Iterator[None]:
+            reset = auth_context_var.set(user)
+            try:
+                yield
+            finally:
+                auth_context_var.reset(reset)
+
+        return Introduction(user, GuardedCredentials(token.scopes), around)
+
+    return introduce
+
+
+def _introduce_plainly(principal: Principal, resource: str | None) -> Introduction:
+    return Introduction(GuardedUser(principal), GuardedCredentials(sorted(principal.scopes)), None)

@@ -1,0 +1,64 @@
+"""Limits each client address before anything costly is done for it.
+
+Decides: whether an address may send another request. Refuses with `limit_exceeded` (429, RFC 6585 §4). Does not: know
+who is asking; that is `rate_limit`. Needs the client address. Must stand after: proxy.
+
+It lives in this process alone, so that a flood costs no store round trip. Each worker allows the full limit.
+"""
+
+import math
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from mcp_guard import rejections
+from mcp_guard.check import Check
+from mcp_guard.clock import Clock, SystemClock
+from mcp_guard.facts import ClientAddress
+from mcp_guard.failures import ConfigurationError
+from mcp_guard.layer import ADMITTED, Admission, RequestHead
+from mcp_guard.protocol import gcra
+
+
+@dataclass(frozen=True)
+class Shield(Check):
+    """At most `burst` requests at once from one address (one /64 in IPv6), refilled at `burst` per `period`.
+
+    `max_addresses` bounds what is remembered. At the bound, addresses whose buckets are full again are forgotten; when
+    there are none, new addresses share one bucket, so that a flood of addresses resets nobody's limit.
+    """
+
+    needs = (ClientAddress,)
+
+    burst: int = 600
+    period: timedelta = timedelta(minutes=1)
+    max_addresses: int = 100_000
+    clock: Clock = field(default_factory=SystemClock)
+    arrivals: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.burst < 1:
+            raise ConfigurationError(f"burst must be at least 1, not {self.burst}")
+        if self.period <= timedelta(0):
+            raise ConfigurationError(f"period must be positive, not {self.period}")
+        if self.max_addresses < 1:
+            raise ConfigurationError(f"max_addresses must be at least 1, not {self.max_addresses}")
+
+    async def admit(self, request: RequestHead) -> Admission:
+        now = self.clock.monotonic()
+        bucket = self._bucket(request.fact(ClientAddress).bucket, now)
+        verdict = gcra.decide(self.burst, self.period.total_seconds(), 1, self.arrivals.get(bucket, now), now)
+        if not verdict.allowed:
+            wait = max(1, math.ceil(verdict.retry_after_seconds))
+            raise rejections.LIMIT_EXCEEDED.because(
+                f"address {bucket} is over {self.burst} requests per {self.period}",
+                [(b"retry-after", str(wait).encode())],
+            )
+        self.arrivals[bucket] = verdict.arrival
+        return ADMITTED
+
+    def _bucket(self, bucket: str, now: float) -> str:
+        if bucket in self.arrivals or len(self.arrivals) < self.max_addresses:
+            return bucket
+        for idle in [known for known, arrival in self.arrivals.items() if arrival <= now]:
+            del self.arrivals[idle]
+        return bucket if len(self.arrivals) < self.max_addresses else "others"
