@@ -18,7 +18,7 @@ from mcp_guard.stores.base import Operation, Result, Store
 
 
 @dataclass(frozen=True)
-class Layer(ABC):
+class Layer:
     """What all layers have in common: the facts they need and add, and `wrap`.
 
     `judges_handshakes` says that the layer also sees WebSocket handshakes (which no stack lets through yet) and
@@ -39,7 +39,7 @@ class Layer(ABC):
 
 
 @dataclass(frozen=True)
-class Check(Layer):
+class Check(Layer, ABC):
     """A layer whose decision needs no store."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Check(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatefulCheck(Layer):
+class StatefulCheck(Layer, ABC):
     """A layer whose decision needs the store: two pure halves around one batch of operations."""
 
     store: Store

@@ -7,6 +7,7 @@ query string not at all. Must stand outermost, so that every refusal passes it.
 The record is written when the response begins, before its first byte goes out; `duration_ms` is the time until then.
 """
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from mcp_guard.failures import AuditUnavailable
 from mcp_guard.layer import Admission, Managed, RequestHead
 from mcp_guard.rejections import Rejection
 from mcp_guard.stores.base import Operation, Result
+
+logger = logging.getLogger("mcp_guard")
 
 MAX_NAMED_MESSAGES = 50
 """Messages of a batch that are named in a record."""
@@ -75,8 +78,8 @@ class _Record:
         if not self.written:
             try:
                 self.write(None)
-            except AuditUnavailable:
-                return
+            except AuditUnavailable as fault:
+                logger.error("an aborted exchange is missing from the audit: %s", fault.reason)
 
     def write(self, status: int | None) -> None:
         self.written = True

@@ -64,11 +64,11 @@ class Session(StatefulCheck):
             if request.fact(Call).modern:
                 return ADMITTED
             return Admission(watch=_Mint(self, principal, request.path))
-        if results[0] is None:
-            raise rejections.SESSION_NOT_FOUND.because("no such session")
-        if results[0] != principal.owner:
-            raise rejections.SESSION_NOT_FOUND.because("the session belongs to another principal")
         handle = self._presented(request) or ""
+        if results[0] is None:
+            raise rejections.SESSION_NOT_FOUND.because(f"session {fingerprint(handle)} is unknown")
+        if results[0] != principal.owner:
+            raise rejections.SESSION_NOT_FOUND.because(f"session {fingerprint(handle)} belongs to another principal")
         return Admission(
             facts=(SessionHandle(handle, fingerprint(handle)),),
             watch=_Use(self, principal, handle, ends=request.method == "DELETE"),
