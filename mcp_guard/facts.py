@@ -80,7 +80,7 @@ class Resource:
     """One protected resource: an MCP endpoint with its own metadata document, audience and challenge.
 
     `url` is the resource identifier (RFC 9728 §1.2), exactly as clients and tokens spell it. `path` is its path.
-    `messages` is the path of the POST endpoint of an HTTP+SSE transport (2024-11-05), which belongs to the same resource.
+    `messages` is the path of the POST endpoint of an HTTP+SSE transport (2024-11-05); it belongs to the same resource.
     `aliases` are further audiences that are welcome here; nothing is ever derived from a request.
     `scopes` are needed for every request, `tool_scopes` for calls of one tool.
     """
@@ -132,6 +132,8 @@ class Principal:
 
 
 class MessageKind(StrEnum):
+    """What a JSON-RPC message is (JSON-RPC 2.0 §4, §5)."""
+
     REQUEST = "request"
     NOTIFICATION = "notification"
     RESPONSE = "response"

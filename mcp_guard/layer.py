@@ -136,11 +136,11 @@ class Answer:
 class Admission:
     """What a check says of a request it lets through. All members are optional; `ADMITTED` says nothing more.
 
-    `facts` are handed inward. `response_headers` are set on every response from here on, refusals included, in place of
-    the app's own of the same name; `default_headers` only where the app has none of that name. `hide` are request fields (lower case) that are not handed inward. `scope` are
-    members replaced in the scope handed inward. `watch` observes the response. `around` is entered around the call of
-    the app. `answer` ends the request here with a response; `divert` hands it to another app in place of the layers
-    further in.
+    `facts` are handed inward. `response_headers` are set on every response from here on, refusals included, in place
+    of the app's own of the same name; `default_headers` only where the app has none of that name. `hide` are request
+    fields (lower case) that are not handed inward. `scope` are members replaced in the scope handed inward. `watch`
+    observes the response. `around` is entered around the call of the app. `answer` ends the request here with a
+    response; `divert` hands it to another app in place of the layers further in.
     """
 
     facts: tuple[object, ...] = ()
