@@ -33,7 +33,7 @@ EVERYWHERE = ["FIX" + "ME", "TO" + "DO", "XX" + "X:", "pragma: " + "no cover", "
 IN_PACKAGES = ["time." + "sleep(", "print" + "(exc"]
 UNEXPLAINED_IGNORE = re.compile(r"# type: " + r"ignore(?!\[)")
 REGISTRIES = re.compile(
-    "|".join([r"pypi\." + "org", r"python" + r"hosted\.org", r"npm" + r"js\.(org|com)", rr"(?<!emit-)index" + "-url"])
+    "|".join([r"pypi\." + "org", r"python" + r"hosted\.org", r"npm" + r"js\.(org|com)", r"(?<!emit-)index" + "-url"])
 )
 BINARY = {".png", ".gz", ".zip", ".der", ".p12"}
 
