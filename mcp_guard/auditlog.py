@@ -105,6 +105,19 @@ class MemorySink:
         return [json.loads(line) for line in self.lines]
 
 
+class NullSink:
+    """Nowhere: records are chained and dropped. For a demo; never for a deployment."""
+
+    def open(self) -> Head:
+        return Head(0, GENESIS)
+
+    def write(self, line: bytes) -> None:
+        """Drop the line."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
 @dataclass(eq=False)
 class DescriptorSink:
     """An open file descriptor, such as that of standard error; its chain starts anew with the process."""

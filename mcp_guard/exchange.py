@@ -5,7 +5,6 @@ what the app is shown and what becomes of its response. A refusal is sent the sa
 headers and observers of the layers further out apply to it too. Whatever is not a `Rejection` refuses with 503.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,7 +16,8 @@ from mcp_guard.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from mcp_guard.facts import FACTS_KEY, Call
 from mcp_guard.failures import Unavailable
 from mcp_guard.layer import Admission, BodyTooLarge, ClientDisconnected, RequestHead, Watch
-from mcp_guard.rejections import Kind, Rejection
+from mcp_guard.refusal import RETRY_SOON, body_of, unavailable
+from mcp_guard.rejections import Rejection
 from mcp_guard.stores.base import Operation, Store
 
 if TYPE_CHECKING:
@@ -308,35 +308,9 @@ class ResponseCut(Exception):
     """A response that had begun was ended by the guard; the server closes the connection."""
 
 
-RETRY_SOON: RawHeaders = [(b"retry-after", b"1")]
-
-
-def unavailable(fault: Unavailable) -> Rejection:
-    """The refusal for something that cannot decide now."""
-    return rejections.UNAVAILABLE.because(fault.reason, [(b"retry-after", str(fault.retry_after_seconds).encode())])
-
-
 async def settle(watch: Watch, operations: Sequence[Operation], store: Store | None) -> None:
     """Run what a watch asks for and let it judge the results."""
     if operations:
         if store is None:
             raise RuntimeError(f"{type(watch).__name__} asks for store operations but its check has no store")
         watch.settle(await store.run(operations))
-
-
-def body_of(rejection: Rejection, call: Call | None, method: str) -> bytes:
-    """What the client reads: a JSON-RPC error where the kind has a code, an OAuth error otherwise."""
-    if method == "HEAD":
-        return b""
-    kind: Kind = rejection.kind
-    if kind.code is None:
-        return _json({"error": kind.error or kind.slug, "error_description": kind.description})
-    known = call.request_id if call is not None else rejection.request_id
-    error: dict[str, Any] = {"code": kind.code, "message": kind.description}
-    if rejection.data is not None:
-        error["data"] = dict(rejection.data)
-    return _json({"jsonrpc": "2.0", "id": known, "error": error})
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()

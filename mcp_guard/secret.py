@@ -38,6 +38,11 @@ def mint_token() -> str:
     return secrets.token_urlsafe(TOKEN_BYTES)
 
 
+def generated_password() -> Secret:
+    """A password of 12 characters with 72 bits from the operating system, for a user made for the occasion."""
+    return Secret(secrets.token_urlsafe(9))
+
+
 def constant_time_equals(left: str, right: str) -> bool:
     """Whether two strings are equal, without telling where they differ."""
     return hmac.compare_digest(left.encode(), right.encode())

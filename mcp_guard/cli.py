@@ -1,0 +1,217 @@
+"""The command line: `demo`, `serve`, `token`, `audit verify`.
+
+Whatever goes wrong is said in one sentence on standard error that names the cause, with exit status 1; a wrong use of
+the command line exits with 2.
+"""
+
+import argparse
+import getpass
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mcp_guard.asgi import ASGIApp
+from mcp_guard.auditlog import AuditLog, FileSink, Flaw, Head, NullSink, verify
+from mcp_guard.failures import ConfigurationError, Unavailable
+from mcp_guard.secret import Secret
+
+GRACE_SECONDS = 3
+"""How long requests in flight may take to end after an interrupt; open streams are closed at once."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Answers the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except (ConfigurationError, Unavailable) as error:
+        print(f"mcp-guard: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = argparse.ArgumentParser(prog="mcp-guard", description="Guards MCP servers on the internet.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="serve a guarded demo with its own authorization server")
+    demo.add_argument("--port", type=int, default=8765, help="the loopback port to listen on (default 8765)")
+    demo.add_argument("--users", metavar="NAME:PASSWORD,…", help="the users; by default alice and bob, new passwords")
+    demo.add_argument("--audit", type=Path, metavar="FILE", help="write the audit log to FILE")
+    demo.set_defaults(run=run_demo)
+
+    serve = commands.add_parser("serve", help="serve an ASGI app behind the complete stack, set up by MCP_* variables")
+    serve.add_argument("app", metavar="MODULE:APP", help="where to import the app from")
+    serve.set_defaults(run=run_serve)
+
+    token = commands.add_parser("token", help="log in at an MCP endpoint's authorization server, print an access token")
+    token.add_argument("url", metavar="URL", help="the MCP endpoint")
+    token.add_argument("--user", metavar="NAME", help="the user; the password comes from MCP_PASSWORD or a prompt")
+    token.add_argument("--browser", action="store_true", help="log in with a browser instead")
+    token.set_defaults(run=run_token)
+
+    audit = commands.add_parser("audit", help="work on an audit log").add_subparsers(required=True, metavar="COMMAND")
+    check = audit.add_parser("verify", help="follow the hash chain of an audit log")
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("--head", metavar="SEQ:HASH", help="a head kept elsewhere, which the chain must contain")
+    check.set_defaults(run=run_audit_verify)
+    return top
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Serve the demo until it is interrupted."""
+    require("mcp", "uvicorn", "authlib", "argon2", extra="demo")
+    from mcp_guard.demo import build_demo, introduction, new_users, parse_users
+
+    users = parse_users(options.users) if options.users is not None else new_users()
+    listener = listen("127.0.0.1", options.port)
+    port = listener.getsockname()[1]
+    audit = AuditLog(FileSink(options.audit)) if options.audit else AuditLog(NullSink())
+    demo = build_demo(port, users, audit)
+    print(introduction(demo), flush=True)
+    run_server(demo.app, listener)
+    return 0
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Serve the named app behind the stack that the environment describes."""
+    require("uvicorn", extra="demo")
+    from mcp_guard.config import load
+    from mcp_guard.profiles import from_settings
+    from mcp_guard.stack import guard
+
+    settings = load()
+    app = guard(import_app(options.app), *from_settings(settings))
+    listener = listen(settings.host, settings.port)
+    tls: dict[str, Any] = {}
+    if settings.tls_cert is not None:
+        tls = {"ssl_certfile": str(settings.tls_cert), "ssl_keyfile": str(settings.tls_key)}
+    print(f"Serving {settings.public_url} on {settings.host}:{listener.getsockname()[1]}", flush=True)
+    return run_server(app, listener, **tls)
+
+
+def run_token(options: argparse.Namespace) -> int:
+    """Log in and print the access token, and nothing else, on standard output."""
+    from mcp_guard.login import Login, LoginError
+
+    try:
+        if options.browser:
+            token = Login(options.url).with_browser(lambda text: print(text, file=sys.stderr, flush=True))
+        elif options.user is None:
+            raise ConfigurationError("token needs --user NAME, or --browser")
+        else:
+            given = os.environ.get("MCP_PASSWORD")
+            password = Secret(given if given is not None else getpass.getpass(f"Password of {options.user}: "))
+            token = Login(options.url).with_password(options.user, password)
+    except LoginError as error:
+        raise ConfigurationError(str(error)) from error
+    print(token)
+    return 0
+
+
+def run_audit_verify(options: argparse.Namespace) -> int:
+    """Follow a chain and say where it stands, or where it breaks."""
+    expected = None
+    if options.head is not None:
+        seq, _, digest = options.head.partition(":")
+        if not seq.isdigit() or len(digest) != 64:
+            raise ConfigurationError("--head must be SEQ:HASH as an earlier run printed it")
+        expected = Head(int(seq), digest)
+    try:
+        with options.file.open("rb") as lines:
+            outcome = verify(lines, expected)
+    except OSError as error:
+        raise ConfigurationError(f"{options.file}: {error.strerror}") from error
+    if isinstance(outcome, Flaw):
+        print(f"{options.file}: line {outcome.line}: {outcome.problem}", file=sys.stderr)
+        return 1
+    print(f"{options.file}: {outcome.seq} records, head {outcome.seq}:{outcome.hash}")
+    return 0
+
+
+def require(*modules: str, extra: str) -> None:
+    """Check that optional packages are installed.
+
+    Raises:
+        ConfigurationError: naming the extra that brings the missing one.
+    """
+    for module in modules:
+        try:
+            import_module(module)
+        except ImportError:
+            raise ConfigurationError(
+                f"{module} is not installed; it comes with: pip install 'mcp-guard[{extra}]'"
+            ) from None
+
+
+def import_app(place: str) -> ASGIApp:
+    """The ASGI app at MODULE:APP, importable from the current folder too.
+
+    Raises:
+        ConfigurationError: there is no such module or attribute.
+    """
+    module, _, attribute = place.partition(":")
+    if not module or not attribute:
+        raise ConfigurationError(f"{place!r} must be MODULE:APP, such as server:app")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+    except AttributeError:
+        raise ConfigurationError(f"{place}: the module {module} has no {attribute}") from None
+    if not callable(found):
+        raise ConfigurationError(f"{place} is not an ASGI app: a {type(found).__name__} cannot be called")
+    app: ASGIApp = found
+    return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigurationError: the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}") from error
+    return listener
+
+
+def run_server(app: ASGIApp, listener: socket.socket, **tls: Any) -> int:
+    """Serve on `listener` until interrupted. Answers 1 when the app did not start."""
+    import uvicorn
+
+    # The guard has its own rules for forwarding headers and its own log; the server must not rewrite or add to either.
+    config = uvicorn.Config(
+        app,
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        lifespan="on",
+        **tls,
+    )
+    server = uvicorn.Server(config)
+    with closing(listener):
+        server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""The demo: a real MCP server of the official SDK behind the complete stack, with the embedded authorization server.
+
+One process, no services: state is in memory and is gone when the process ends.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+
+from mcp_guard.asgi import ASGIApp
+from mcp_guard.auditlog import AuditLog
+from mcp_guard.facts import Resource
+from mcp_guard.failures import ConfigurationError
+from mcp_guard.layers.rate_limit import Limit
+from mcp_guard.oauth import AuthorizationServer, StaticUsers
+from mcp_guard.profiles import Limits, standard
+from mcp_guard.secret import Secret, generated_password
+from mcp_guard.stack import Guard, guard
+from mcp_guard.stores.memory import MemoryStore
+
+DEFAULT_PORT = 8765
+DEFAULT_USER_NAMES = ("alice", "bob")
+STEP_SECONDS = 0.2
+"""How often the long-running tool reports progress."""
+
+CURL_BODY = json.dumps(
+    {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {
+            "name": "whoami",
+            "arguments": {},
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientInfo": {"name": "curl", "version": "8"},
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    },
+    separators=(",", ":"),
+)
+
+# A certification opens some hundreds of sessions within a minute, all from one address.
+DEMO_LIMITS = Limits(
+    address=Limit(6_000, timedelta(minutes=1)),
+    principal=Limit(3_000, timedelta(minutes=1)),
+    tool=Limit(120, timedelta(minutes=1)),
+    connections=Limit(600, timedelta(minutes=1)),
+    address_connections=Limit(1_200, timedelta(minutes=1)),
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo that is ready to be served: the guarded app and where its endpoints are."""
+
+    app: Guard
+    origin: str
+    users: Mapping[str, Secret]
+
+    @property
+    def mcp_url(self) -> str:
+        return f"{self.origin}/mcp"
+
+    @property
+    def sse_url(self) -> str:
+        return f"{self.origin}/sse"
+
+
+def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host: str = "127.0.0.1") -> Demo:
+    """The demo for `port` on the loopback address, with `users` as name and password.
+
+    Raises:
+        ConfigurationError: a user's name or password cannot be used.
+    """
+    origin = f"http://{host}:{port}"
+    store = MemoryStore()
+    mcp, sse = f"{origin}/mcp", f"{origin}/sse"
+    # One server's two transports: a token for either is welcome at both, because the operator says so here.
+    resources = (
+        Resource(mcp, "/mcp", aliases=frozenset({sse}), scopes=frozenset({"mcp:tools"}), name="mcp-guard demo"),
+        Resource(
+            sse,
+            "/sse",
+            messages="/messages/",
+            aliases=frozenset({mcp}),
+            scopes=frozenset({"mcp:tools"}),
+            name="mcp-guard demo (HTTP+SSE)",
+        ),
+    )
+    server = AuthorizationServer(
+        issuer=origin,
+        store=store,
+        users=StaticUsers.from_pairs(users),
+        resources=(mcp, sse),
+        scopes={"mcp:tools": "Call the demo's tools"},
+    )
+    layers = standard(resources=resources, authorization_server=server, store=store, audit=audit, limits=DEMO_LIMITS)
+    return Demo(guard(demo_server(), *layers), origin, users)
+
+
+def parse_users(text: str) -> Mapping[str, Secret]:
+    """`NAME:PASSWORD,…` as a mapping.
+
+    Raises:
+        ConfigurationError: an entry has no name or no password, or a name is repeated. No password is echoed.
+    """
+    users: dict[str, Secret] = {}
+    for number, entry in enumerate(text.split(","), start=1):
+        name, _, password = entry.partition(":")
+        if not name.strip() or not password:
+            raise ConfigurationError(f"--users: entry {number} must be NAME:PASSWORD")
+        if name.strip() in users:
+            raise ConfigurationError(f"--users: {name.strip()} appears twice")
+        users[name.strip()] = Secret(password)
+    return users
+
+
+def new_users() -> Mapping[str, Secret]:
+    """The default users, with passwords made for this run."""
+    return {name: generated_password() for name in DEFAULT_USER_NAMES}
+
+
+def introduction(demo: Demo) -> str:
+    """What a person needs to use the demo: where it is, who can log in, and commands to paste."""
+    (first, password), *others = demo.users.items()
+    second, second_password = others[0] if others else (first, password)
+    users = "\n".join(f"  {name}  {secret.reveal()}" for name, secret in demo.users.items())
+    return f"""\
+A guarded MCP server is at {demo.mcp_url} (HTTP+SSE at {demo.sse_url}). Ctrl-C ends it.
+
+Users:
+{users}
+
+Codex:
+  codex mcp add demo --url {demo.mcp_url} && codex mcp login demo
+
+Claude Code:
+  claude mcp add --transport http demo {demo.mcp_url} && claude mcp login demo
+
+curl:
+  export MCP_TOKEN="$(MCP_PASSWORD={password.reveal()} mcp-guard token {demo.mcp_url} --user {first})"
+  curl -sS {demo.mcp_url} -H "Authorization: Bearer $MCP_TOKEN" -H 'Content-Type: application/json' \\
+    -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: 2026-07-28' \\
+    -H 'Mcp-Method: tools/call' -H 'Mcp-Name: whoami' -d '{CURL_BODY}'
+
+Certify it:
+  MCP_CONFORMANCE_USER={first} MCP_CONFORMANCE_PASSWORD={password.reveal()} \\
+  MCP_CONFORMANCE_USER_B={second} MCP_CONFORMANCE_PASSWORD_B={second_password.reveal()} \\
+    pytest --mcp-target={demo.mcp_url} --mcp-conformance-login=form
+"""
+
+
+def demo_server() -> ASGIApp:
+    """The unguarded MCP server: three tools, Streamable HTTP at /mcp (both eras), HTTP+SSE at /sse."""
+    from mcp.server.auth.middleware.auth_context import get_access_token
+    from mcp.server.mcpserver import Context, MCPServer
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    server = MCPServer("mcp-guard demo")
+
+    @server.tool()
+    def whoami() -> dict[str, Any]:
+        """Say who is asking, as the guard verified it."""
+        token = get_access_token()
+        if token is None:
+            return {"user": None}
+        return {"user": token.subject, "client": token.client_id, "scopes": token.scopes}
+
+    @server.tool()
+    def add(a: int, b: int) -> int:
+        """Add two integers."""
+        return a + b
+
+    @server.tool()
+    async def count(seconds: int, ctx: Context[Any, Any]) -> str:
+        """Take `seconds` (at most 60) and report progress on the way."""
+        steps = max(1, int(min(seconds, 60) / STEP_SECONDS))
+        for step in range(steps):
+            await anyio.sleep(STEP_SECONDS)
+            await ctx.report_progress(step + 1, steps)
+        return f"counted {steps} steps"
+
+    # The guard checks Host and Origin for all transports at once.
+    checked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    streamable = server.streamable_http_app(transport_security=checked)
+    events = server.sse_app(transport_security=checked)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with server.session_manager.run():
+            yield
+
+    return Starlette(routes=[*streamable.routes, *events.routes], lifespan=lifespan)

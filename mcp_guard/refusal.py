@@ -1,0 +1,35 @@
+"""What a client reads of a refusal."""
+
+import json
+from typing import Any
+
+from mcp_guard import rejections
+from mcp_guard.asgi import RawHeaders
+from mcp_guard.facts import Call
+from mcp_guard.failures import Unavailable
+from mcp_guard.rejections import Kind, Rejection
+
+RETRY_SOON: RawHeaders = [(b"retry-after", b"1")]
+
+
+def unavailable(fault: Unavailable) -> Rejection:
+    """The refusal for something that cannot decide now."""
+    return rejections.UNAVAILABLE.because(fault.reason, [(b"retry-after", str(fault.retry_after_seconds).encode())])
+
+
+def body_of(rejection: Rejection, call: Call | None, method: str) -> bytes:
+    """What the client reads: a JSON-RPC error where the kind has a code, an OAuth error otherwise."""
+    if method == "HEAD":
+        return b""
+    kind: Kind = rejection.kind
+    if kind.code is None:
+        return _json({"error": kind.error or kind.slug, "error_description": kind.description})
+    known = call.request_id if call is not None else rejection.request_id
+    error: dict[str, Any] = {"code": kind.code, "message": kind.description}
+    if rejection.data is not None:
+        error["data"] = dict(rejection.data)
+    return _json({"jsonrpc": "2.0", "id": known, "error": error})
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
