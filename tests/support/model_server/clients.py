@@ -1,0 +1,178 @@
+"""Clients: dynamic registration (RFC 7591), authentication (RFC 6749 §2.3) and redirect URIs (RFC 9700 §4.1.3)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from urllib.parse import unquote_plus, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tests.support.model_server.deployment import USERS, Deployment
+from tests.support.model_server.keys import JSON
+from tests.support.model_server.strict import strict_json
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+METHODS = ("none", "client_secret_basic")
+GRANTS = ("authorization_code", "refresh_token")
+CLIENTS = 5000
+_NATIVE_SCHEME = re.compile(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)+", re.IGNORECASE)
+
+
+class OAuthError(Exception):
+    """An error response of the token, revocation, introspection or registration endpoint (RFC 6749 §5.2)."""
+
+    def __init__(self, code: str, description: str, status: int = 400) -> None:
+        super().__init__(description)
+        self.code = code
+        self.description = description
+        self.status = status
+
+    def response(self) -> Response:
+        headers = {"Cache-Control": "no-store"}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = 'Basic realm="clients"'
+        return JSONResponse({"error": self.code, "error_description": self.description}, self.status, headers=headers)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A registered client. `secret` is None for a public one."""
+
+    client_id: str
+    secret: str | None
+    name: str
+    redirect_uris: tuple[str, ...]
+
+    def owns(self, redirect_uri: str) -> bool:
+        """Exact comparison, but for the port of a loopback address (RFC 8252 §7.3)."""
+        return any(redirect_uri == one or _same_but_port(redirect_uri, one) for one in self.redirect_uris)
+
+
+class Clients:
+    """The registered clients of one deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._clients: dict[str, Client] = {}
+        self.has = deployment.has
+
+    def get(self, client_id: str) -> Client | None:
+        return self._clients.get(client_id)
+
+    async def register(self, request: Request) -> Response:
+        """POST /register (RFC 7591 §3)."""
+        try:
+            metadata = strict_json(await request.body())
+        except ValueError:
+            return OAuthError("invalid_client_metadata", "the body is no JSON text").response()
+        if not isinstance(metadata, dict):
+            return OAuthError("invalid_client_metadata", "the body is no JSON object").response()
+        try:
+            return self._registered(metadata)
+        except OAuthError as error:
+            return error.response()
+
+    def _registered(self, metadata: JSON) -> Response:
+        uris = metadata.get("redirect_uris")
+        if not isinstance(uris, list) or not uris or not all(acceptable_redirect(one) for one in uris):
+            raise OAuthError("invalid_redirect_uri", "every redirect URI must be https or go to this machine")
+        method = metadata.get("token_endpoint_auth_method", "client_secret_basic")
+        grants = metadata.get("grant_types", ["authorization_code"])
+        allowed = (*GRANTS, "client_credentials") if self.has("clients_choose_their_id") else GRANTS
+        if method not in METHODS or not isinstance(grants, list) or not set(map(str, grants)) <= set(allowed):
+            raise OAuthError("invalid_client_metadata", "an authentication method or grant type is not offered")
+        if metadata.get("response_types", ["code"]) != ["code"]:
+            raise OAuthError("invalid_client_metadata", "only the response type code is offered")
+        if len(self._clients) >= CLIENTS:
+            raise OAuthError("invalid_client_metadata", "no more clients are registered", 429)
+        client_id = secrets.token_urlsafe(16)
+        if self.has("clients_choose_their_id") and metadata.get("client_id"):
+            client_id = str(metadata["client_id"])
+        secret = None if method == "none" else secrets.token_urlsafe(32)
+        name = str(metadata.get("client_name", client_id))[:80]
+        self._clients[client_id] = Client(client_id, secret, name, tuple(uris))
+        answer: JSON = {
+            "client_id": client_id,
+            "client_name": name,
+            "redirect_uris": uris,
+            "token_endpoint_auth_method": method,
+            "grant_types": grants,
+            "response_types": ["code"],
+        }
+        if secret is not None:
+            answer |= {"client_secret": secret, "client_secret_expires_at": 0}
+        return JSONResponse(answer, 201, headers={"Cache-Control": "no-store"})
+
+    def authenticate(self, request: Request, form: dict[str, str]) -> Client:
+        """The client that sends a token, revocation or introspection request.
+
+        Raises:
+            OAuthError: 401 `invalid_client`.
+        """
+        header = request.headers.get("authorization")
+        if header is None:
+            client = self.get(form.get("client_id", ""))
+            if client is None or client.secret is not None or "client_secret" in form:
+                raise OAuthError("invalid_client", "the client is not known or must authenticate", 401)
+            return client
+        client_id, secret = _basic(header)
+        client = self.get(client_id)
+        known = "" if client is None or client.secret is None else client.secret
+        if client is None or not known or not hmac.compare_digest(known.encode(), secret.encode()):
+            raise OAuthError("invalid_client", "the client did not authenticate", 401)
+        if form.get("client_id", client_id) != client_id:
+            raise OAuthError("invalid_request", "two clients are named")
+        return client
+
+    def is_user(self, client_id: str) -> bool:
+        return client_id in USERS
+
+
+def _basic(header: str) -> tuple[str, str]:
+    scheme, _, encoded = header.partition(" ")
+    try:
+        text = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        text = ""
+    if scheme.lower() != "basic" or ":" not in text:
+        raise OAuthError("invalid_client", "client credentials are malformed", 401)
+    client_id, _, secret = text.partition(":")
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def acceptable_redirect(uri: object) -> bool:
+    """Whether a redirect URI may be registered: https, loopback http, or a reverse-domain scheme; nothing tricky."""
+    if not isinstance(uri, str) or not uri.isascii() or not uri.isprintable() or set(uri) & set(' \\*"<>#'):
+        return False
+    try:
+        parts = urlsplit(uri)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if "@" in parts.netloc:
+        return False
+    if parts.scheme == "https":
+        return bool(host)
+    return host in LOOPBACK if parts.scheme == "http" else bool(_NATIVE_SCHEME.fullmatch(parts.scheme))
+
+
+def _same_but_port(asked: str, registered: str) -> bool:
+    try:
+        ours, theirs = urlsplit(registered), urlsplit(asked)
+        _ = theirs.port
+    except ValueError:
+        return False
+    if ours.scheme != "http" or ours.hostname not in {"127.0.0.1", "::1"} or "@" in theirs.netloc:
+        return False
+    port = "" if theirs.port is None else f":{theirs.port}"
+    bare = theirs.netloc.removesuffix(port)
+    return (theirs.scheme, bare, theirs[2:]) == (
+        ours.scheme,
+        ours.netloc.partition("]")[0] + "]" if "[" in ours.netloc else ours.netloc.partition(":")[0],
+        ours[2:],
+    ) and asked.startswith(f"http://{bare}{port}")

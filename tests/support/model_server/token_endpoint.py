@@ -1,0 +1,225 @@
+"""The token, revocation and introspection endpoints (RFC 6749 §5, RFC 7636, RFC 7009, RFC 7662, RFC 8707)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tests.support.model_server.clients import Client, Clients, OAuthError
+from tests.support.model_server.deployment import ACCESS_TOKEN_SECONDS, BASE_SCOPE, MCP_PATH, Deployment
+from tests.support.model_server.grants import Code, Grant, Grants
+from tests.support.model_server.keys import JSON, b64url
+from tests.support.model_server.minting import Minter
+from tests.support.model_server.strict import Ambiguous, unique_form
+from tests.support.model_server.verification import Crashed
+
+FORM = "application/x-www-form-urlencoded"
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+RACE_SECONDS = 0.2
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The form of a POST, each parameter once.
+
+    Raises:
+        OAuthError: `invalid_request`.
+    """
+    if request.method != "POST" or request.headers.get("content-type", "").partition(";")[0].strip() != FORM:
+        raise OAuthError("invalid_request", "send a form by POST")
+    if request.scope["query_string"]:
+        raise OAuthError("invalid_request", "parameters belong in the body")
+    try:
+        return unique_form((await request.body()).decode("latin-1"))
+    except Ambiguous:
+        raise OAuthError("invalid_request", "a parameter is given twice") from None
+
+
+class TokenEndpoint:
+    """POST /token."""
+
+    def __init__(self, deployment: Deployment, clients: Clients, grants: Grants, minter: Minter) -> None:
+        self._deployment = deployment
+        self._clients = clients
+        self._grants = grants
+        self._minter = minter
+        self.has = deployment.has
+
+    async def serve(self, request: Request) -> Response:
+        try:
+            form = await form_of(request)
+            client = self._clients.authenticate(request, form)
+            match form.get("grant_type"):
+                case "authorization_code":
+                    return await self._redeem(client, form)
+                case "refresh_token":
+                    return self._refresh(client, form)
+                case "client_credentials" if self.has("clients_choose_their_id"):
+                    return self._for_itself(client)
+            raise OAuthError("unsupported_grant_type", "the grant type is not offered")
+        except OAuthError as error:
+            return error.response()
+
+    async def _redeem(self, client: Client, form: dict[str, str]) -> Response:
+        code = self._grants.code(form.get("code", ""))
+        if code is None or (code.grant.client_id != client.client_id and not self.has("code_for_any_client")):
+            raise OAuthError("invalid_grant", "the code is not known")
+        if form.get("redirect_uri") != code.redirect_uri and not self.has("code_for_any_redirect"):
+            raise OAuthError("invalid_grant", "the redirect URI differs")
+        if code.used and self.has("code_reuse_by_strangers_revokes"):
+            self._grants.revoke(code.grant)
+        if not self._verified(code, form):
+            raise OAuthError("invalid_grant", "the code verifier does not fit")
+        resource = self._resource(code.grant, form, "resource_at_token_refused", "token_request_widens")
+        if self.has("code_race") and not code.used:
+            await anyio.sleep(RACE_SECONDS)
+        elif code.used and not self.has("code_reusable"):
+            if not self.has("code_reuse_forgiven"):
+                self._grants.revoke(code.grant)
+            raise OAuthError("invalid_grant", "the code was used before")
+        code.used = True
+        return self._issued(client, code.grant, resource, code.grant.scope)
+
+    def _verified(self, code: Code, form: dict[str, str]) -> bool:
+        has, verifier = self.has, form.get("code_verifier")
+        if verifier is not None and len(verifier) > 128 and has("long_verifier_crashes"):
+            raise Crashed("value too long")
+        if code.method == "none":
+            return verifier is None or has("verifier_without_challenge")
+        if verifier is None:
+            return has("verifier_optional")
+        if verifier == "" and has("empty_verifier_accepted"):
+            return True
+        if has("verifier_ignored") or (verifier == code.challenge and has("verifier_may_be_the_challenge")):
+            return True
+        if code.method == "plain":
+            return hmac.compare_digest(verifier.encode(), code.challenge.encode())
+        if not _VERIFIER.fullmatch(verifier):
+            return False
+        return self._fits(verifier, code.challenge)
+
+    def _fits(self, verifier: str, challenge: str) -> bool:
+        digest = b64url(hashlib.sha256(verifier.encode("ascii")).digest())
+        if self.has("verifier_any_case") and digest.lower() == challenge.lower():
+            return True
+        return hmac.compare_digest(digest, challenge)
+
+    def _resource(self, grant: Grant, form: dict[str, str], refusing: str, widening: str) -> str:
+        """The audience to issue for: the one that was authorized, whatever spelling names it now."""
+        asked = form.get("resource")
+        if asked is None:
+            return grant.resource
+        if self.has(refusing):
+            raise OAuthError("invalid_request", "resource is not understood")
+        known = self._deployment.known_resource(asked)
+        if known == grant.resource or asked == grant.resource:
+            return grant.resource
+        if self.has(widening):
+            return asked
+        raise OAuthError("invalid_target", "the resource was not authorized")
+
+    def _refresh(self, client: Client, form: dict[str, str]) -> Response:
+        held = self._grants.refresh(form.get("refresh_token", ""))
+        if held is None or held.grant.client_id != client.client_id or held.grant.revoked:
+            raise OAuthError("invalid_grant", "the refresh token is not known")
+        grant = held.grant
+        scope = " ".join(form.get("scope", grant.scope).split())
+        if not set(scope.split()) <= set(grant.scope.split()):
+            raise OAuthError("invalid_scope", "the scope was not granted")
+        resource = self._resource(grant, form, "resource_at_refresh_refused", "refresh_widens")
+        if held.used and not self.has("old_refresh_token_valid"):
+            self._grants.revoke(grant)
+            raise OAuthError("invalid_grant", "the refresh token was used before")
+        held.used = True
+        return self._issued(client, grant, resource, scope)
+
+    def _for_itself(self, client: Client) -> Response:
+        grant = Grant(client.client_id, client.client_id, self._deployment.resources[MCP_PATH], BASE_SCOPE)
+        return self._issued(client, grant, grant.resource, grant.scope)
+
+    def _issued(self, client: Client, grant: Grant, resource: str, scope: str) -> Response:
+        has = self.has
+        claims = self._minter.claims(grant.user, client.client_id, resource, scope)
+        token = self._minter.sign(self._minter.header(), claims)
+        self._grants.remember(token, claims, grant)
+        body: JSON = {
+            "access_token": token,
+            "token_type": "Bearer",
+            "expires_in": 86400 if has("day_long_tokens") else ACCESS_TOKEN_SECONDS,
+            "refresh_token": self._grants.issue_refresh(grant),
+            "scope": scope,
+        }
+        if has("token_response_without_type"):
+            del body["token_type"]
+        if has("lifetime_untold"):
+            del body["expires_in"]
+        headers = {} if has("token_response_cacheable") else {"Cache-Control": "no-store", "Pragma": "no-cache"}
+        return JSONResponse(body, headers=headers, media_type="text/plain" if has("token_response_as_text") else None)
+
+
+class TokenCare:
+    """POST /revoke (RFC 7009) and POST /introspect (RFC 7662)."""
+
+    def __init__(self, deployment: Deployment, clients: Clients, grants: Grants) -> None:
+        self._deployment = deployment
+        self._clients = clients
+        self._grants = grants
+        self.has = deployment.has
+
+    async def revoke(self, request: Request) -> Response:
+        try:
+            form = await form_of(request)
+            client = self._clients.authenticate(request, form)
+            self._revoke(client, form.get("token", ""))
+        except OAuthError as error:
+            return error.response()
+        return Response(status_code=200, headers={"Cache-Control": "no-store"})
+
+    def _revoke(self, client: Client, token: str) -> None:
+        has, refresh, access = self.has, self._grants.refresh(token), self._grants.access(token)
+        grant = refresh.grant if refresh else access[0] if access else None
+        if grant is None:
+            if has("revocation_refuses_unknown"):
+                raise OAuthError("invalid_request", "the token is not known")
+            return
+        if grant.client_id != client.client_id and not has("revocation_by_any_client"):
+            raise OAuthError("invalid_grant", "the token was issued to another client")
+        if refresh is not None:
+            if not has("revocation_without_effect"):
+                self._grants.revoke(grant, sparing_access=has("refresh_revocation_spares_access"))
+        elif access is not None:
+            self._grants.revoke_token(str(access[1].get("jti", "")))
+
+    async def introspect(self, request: Request) -> Response:
+        try:
+            if request.method == "GET" and self.has("introspection_by_get"):
+                return self._described(None, request.query_params.get("token", ""))
+            form = await form_of(request)
+            client = None if self.has("introspection_open") else self._authenticated(request, form)
+            return self._described(client, form.get("token", ""))
+        except OAuthError as error:
+            return error.response()
+
+    def _authenticated(self, request: Request, form: dict[str, str]) -> Client:
+        if "authorization" not in request.headers:
+            raise OAuthError("invalid_client", "the client must authenticate", 401)
+        return self._clients.authenticate(request, form)
+
+    def _described(self, client: Client | None, token: str) -> Response:
+        """What the client's own token is worth; of any other only that it is worth nothing."""
+        found = self._grants.access(token)
+        headers = {"Cache-Control": "no-store"}
+        if found is None or (client is not None and found[0].client_id != client.client_id):
+            return JSONResponse({"active": False}, headers=headers)
+        claims = found[1]
+        revoked = self._grants.is_revoked(str(claims.get("jti"))) and not self.has("introspection_ignores_revocation")
+        if revoked or claims["exp"] <= self._deployment.clock():
+            known = {"sub": claims["sub"], "client_id": client.client_id if client else ""}
+            return JSONResponse(
+                {"active": False, **(known if self.has("introspection_talks") else {})}, headers=headers
+            )
+        return JSONResponse({"active": True, "token_type": "Bearer", **claims}, headers=headers)
