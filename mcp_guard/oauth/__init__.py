@@ -1,1 +1,48 @@
+"""The embedded OAuth 2.1 authorization server. Needs the extra `authserver`; its names are imported when first used."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcp_guard.oauth.revocation import GRANT_CLAIM, ask_revoked, is_revoked
+    from mcp_guard.oauth.server import AuthorizationServer
+    from mcp_guard.oauth.settings import Lifetimes, Limits, Rate
+    from mcp_guard.oauth.signing import SigningKeys
+    from mcp_guard.oauth.users import StaticUsers, User, UserDirectory, hash_password
+
+__all__ = [
+    "GRANT_CLAIM",
+    "AuthorizationServer",
+    "Lifetimes",
+    "Limits",
+    "Rate",
+    "SigningKeys",
+    "StaticUsers",
+    "User",
+    "UserDirectory",
+    "ask_revoked",
+    "hash_password",
+    "is_revoked",
+]
+
+_HOMES = {
+    "GRANT_CLAIM": "revocation",
+    "AuthorizationServer": "server",
+    "Lifetimes": "settings",
+    "Limits": "settings",
+    "Rate": "settings",
+    "SigningKeys": "signing",
+    "StaticUsers": "users",
+    "User": "users",
+    "UserDirectory": "users",
+    "ask_revoked": "revocation",
+    "hash_password": "users",
+    "is_revoked": "revocation",
+}
+
+
+def __getattr__(name: str) -> object:
+    """A public name, from its module: revocation can so be asked for without the extra."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

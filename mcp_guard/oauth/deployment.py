@@ -1,0 +1,35 @@
+"""What every endpoint is given: the settings of one authorization server, validated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mcp_guard.clock import Clock
+from mcp_guard.facts import Resource
+from mcp_guard.oauth.settings import Lifetimes, Limits
+from mcp_guard.oauth.signing import SigningKeys
+from mcp_guard.oauth.users import UserDirectory
+from mcp_guard.protocol.authorization_metadata import Issuer
+from mcp_guard.stores.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One authorization server. `scopes` maps each offered scope to what it means for a person.
+
+    The first of `resources` is meant when a client names none. `name` is what pages call the service.
+    """
+
+    issuer: Issuer
+    store: Store
+    users: UserDirectory
+    resources: tuple[Resource, ...]
+    scopes: Mapping[str, str]
+    keys: SigningKeys
+    clock: Clock
+    lifetimes: Lifetimes
+    limits: Limits
+    name: str
+
+    @property
+    def resource_urls(self) -> tuple[str, ...]:
+        return tuple(resource.url for resource in self.resources)

@@ -1,0 +1,13 @@
+"""The metadata document (RFC 8414 §3). Every URL in it comes from the configured issuer, none from a request."""
+
+from mcp_guard.oauth.deployment import Deployment
+from mcp_guard.oauth.web import Request, Response, json_response
+from mcp_guard.protocol.authorization_metadata import document
+
+CACHE = b"public, max-age=300"
+
+
+async def metadata(deployment: Deployment, request: Request) -> Response:
+    """GET: the document."""
+    members = document(deployment.issuer, scopes=tuple(deployment.scopes), resources=deployment.resource_urls)
+    return json_response(members, cache=CACHE)

@@ -1,0 +1,69 @@
+"""How long things live and how many there may be, each number with its source."""
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+
+from mcp_guard.failures import ConfigurationError
+
+LONGEST_ACCESS_TOKEN = timedelta(hours=1)
+LONGEST_CODE = timedelta(minutes=10)
+"""OAuth 2.1 §4.1.2: at most 10 minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long what is issued stays good.
+
+    `access_token` is at most an hour (RFC 9700 §2.2.1 asks for short). `code` is at most 10 minutes (OAuth 2.1 §4.1.2).
+    `refresh_token` is the absolute lifetime of a grant: rotation does not extend it. `browser_session` is how long a
+    person stays signed in. `transaction` is how long a consent page may wait for its answer. `unused_client` is how
+    long a registration is kept until its first token, `client` how long after its last.
+    """
+
+    access_token: timedelta = timedelta(minutes=15)
+    code: timedelta = timedelta(seconds=60)
+    refresh_token: timedelta = timedelta(days=30)
+    browser_session: timedelta = timedelta(hours=1)
+    transaction: timedelta = timedelta(minutes=10)
+    unused_client: timedelta = timedelta(days=1)
+    client: timedelta = timedelta(days=90)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < timedelta(seconds=1):
+                raise ConfigurationError(f"lifetimes.{field.name} must be at least 1 second")
+        if self.access_token > LONGEST_ACCESS_TOKEN:
+            raise ConfigurationError("lifetimes.access_token must be at most 1 hour")
+        if self.code > LONGEST_CODE:
+            raise ConfigurationError("lifetimes.code must be at most 10 minutes")
+        if self.refresh_token < self.access_token:
+            raise ConfigurationError("lifetimes.refresh_token must be at least lifetimes.access_token")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` at once, refilled over `period`."""
+
+    count: int
+    period: timedelta
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.period <= timedelta(0):
+            raise ConfigurationError("a rate is a count of at least 1 over a period longer than zero")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often what costs something may be done.
+
+    Guesses at a password are counted for each user, wherever they come from (OWASP ASVS 2.2.1 asks for no more than 100
+    an hour), and for each address. `registrations` bounds, with `Lifetimes.unused_client`, how many unused clients are
+    kept: at most twice its count when its period is as long as that lifetime.
+    """
+
+    logins_per_user: Rate = Rate(25, timedelta(minutes=15))
+    logins_per_address: Rate = Rate(60, timedelta(minutes=15))
+    registrations: Rate = Rate(5_000, timedelta(days=1))
+    registrations_per_address: Rate = Rate(100, timedelta(hours=1))
+    client_failures_per_address: Rate = Rate(30, timedelta(minutes=1))
+    transactions_per_user: Rate = Rate(100, timedelta(minutes=10))
