@@ -12,7 +12,8 @@ from mcp_guard.protocol.redirects import Redirect
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --quiet: #57606a; --paper: #ffffff; --ground: #f3f4f6;
-  --line: #c9d1d9; --act: #0b57d0; --act-ink: #ffffff; --warn: #fff4d6; --warn-ink: #5c4200; --bad: #fde8e8; --bad-ink: #8f1414; }
+  --line: #c9d1d9; --act: #0b57d0; --act-ink: #ffffff; --warn: #fff4d6; --warn-ink: #5c4200;
+  --bad: #fde8e8; --bad-ink: #8f1414; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --quiet: #a3abb5; --paper: #1c2026; --ground: #111418;
   --line: #4a535e; --act: #8ab4f8; --act-ink: #10213f; --warn: #3a2f10; --warn-ink: #ffe3a1; --bad: #441a1a;
   --bad-ink: #ffc9c9; } }
@@ -62,7 +63,7 @@ class LoginForm:
 
 @dataclass(frozen=True, slots=True)
 class ConsentForm:
-    """What the consent page shows. `scopes` are pairs of a scope and its meaning; `switch` is the way to log in anew."""
+    """What the consent page shows. `scopes` pairs a scope with its meaning; `switch` is the way to log in anew."""
 
     action: str
     csrf: str
