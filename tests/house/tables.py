@@ -1,0 +1,164 @@
+"""The tables of the reference that are made from the code: `python -m tests.house.tables` writes them anew.
+
+A table stands in its page between `<!-- table: NAME -->` and `<!-- end -->`. tests/house/test_docs.py fails while a
+page shows another.
+"""
+
+import argparse
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.house.tree import ROOT, shown
+
+REFERENCE = ROOT / "docs" / "reference"
+MARKED = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; cells keep their own mark-up, a bar in a cell is escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def rejections() -> str:
+    """Every kind of refusal, in the order of mcp_guard/rejections.py."""
+    from mcp_guard.rejections import KINDS
+
+    head = ("slug", "status", "OAuth error", "JSON-RPC code", "what the client reads", "source")
+    return table(
+        head,
+        (
+            (
+                code(kind.slug),
+                str(kind.status),
+                code(kind.error),
+                code("" if kind.code is None else str(kind.code)),
+                kind.description,
+                kind.source,
+            )
+            for kind in KINDS.values()
+        ),
+    )
+
+
+def settings() -> str:
+    """Every setting of mcp_guard/config.py."""
+    from mcp_guard.config import PREFIX, Settings
+
+    return table(
+        ("variable", "kind", "default", "what it says"),
+        (
+            (
+                code(f"{PREFIX}{name.upper()}"),
+                kind(info.annotation),
+                "required" if info.is_required() else default(info.default),
+                str(info.description),
+            )
+            for name, info in Settings.model_fields.items()
+        ),
+    )
+
+
+def kind(annotation: Any) -> str:
+    """The type of a setting in an operator's words."""
+    options = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return " or ".join(code(str(option)) for option in options)
+    if typing.get_origin(annotation) in {types.UnionType, typing.Union}:
+        return kind(next(option for option in options if option is not type(None)))
+    if typing.get_origin(annotation) is tuple:
+        return "list, separated by commas"
+    return {str: "text", int: "number", bool: "`true` or `false`", Path: "file"}.get(annotation, "text")
+
+
+def default(value: object) -> str:
+    return "none" if value in (None, ()) else code(str(value))
+
+
+def commands() -> str:
+    """Every command, argument and flag of mcp_guard/cli.py."""
+    from mcp_guard.cli import parser
+
+    return table(("command", "argument", "what it does"), _commands(parser(), "mcp-guard", ""))
+
+
+def _commands(parser: argparse.ArgumentParser, name: str, said: str) -> Iterator[tuple[str, str, str]]:
+    yield code(name), "", said or str(parser.description)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: str(choice.help) for choice in action._choices_actions}
+            for command, below in action.choices.items():
+                yield from _commands(below, f"{name} {command}", helps[command])
+        elif not isinstance(action, argparse._HelpAction):
+            words = [*action.option_strings[:1]] or [str(action.metavar or action.dest)]
+            if action.option_strings and action.nargs != 0:
+                words.append(str(action.metavar or action.dest.upper()))
+            yield code(name), code(" ".join(words)), action.help or ""
+
+
+@dataclass
+class Offered:
+    """Stands where pytest's parser stands, and keeps what a plugin offers."""
+
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def getgroup(self, name: str, description: str = "", after: str | None = None) -> "Offered":
+        return self
+
+    def addoption(self, name: str, **said: Any) -> None:
+        values = said.get("metavar") or "|".join(str(choice) for choice in said.get("choices") or ())
+        preset = said.get("default")
+        shown_default = "" if preset is None or preset == [] or preset is False else code(str(preset))
+        self.rows.append((code(f"{name}={values}" if values else name), shown_default, str(said["help"])))
+
+
+def conformance_options() -> str:
+    """Every option of the pytest plugin."""
+    from pytest_mcp_conformance.options import add_options
+
+    offered = Offered()
+    add_options(typing.cast("Any", offered))
+    return table(("option", "default", "what it does"), offered.rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "rejections": rejections,
+    "settings": settings,
+    "commands": commands,
+    "conformance-options": conformance_options,
+}
+
+
+def render(page: str) -> str:
+    """`page` with each of its tables as the code has it now."""
+    return MARKED.sub(lambda found: f"{found.group(1)}\n{TABLES[found.group('name')]()}\n", page)
+
+
+def pages() -> list[Path]:
+    """The pages of the reference."""
+    return sorted(REFERENCE.glob("*.md"))
+
+
+def main() -> int:
+    """Write every table anew; says which pages changed."""
+    for path in pages():
+        before = path.read_text("utf-8")
+        after = render(before)
+        if after != before:
+            path.write_text(after, "utf-8")
+            print(f"wrote {shown(path)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
