@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import anyio
 import httpx2
@@ -72,12 +71,14 @@ def base() -> Iterator[str]:
 def test_the_sdk_client_logs_in_and_calls_tools_over_streamable_http(base: str, mode: str) -> None:
     async def scenario() -> None:
         url = f"{base}/mcp"
-        async with httpx2.AsyncClient(auth=provider(url, "alice"), timeout=10) as http:
-            async with Client(streamable_http_client(url, http_client=http), mode=mode) as client:
-                assert client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
-                assert {tool.name for tool in (await client.list_tools()).tools} >= {"whoami", "add", "admin_reset"}
-                assert (await client.call_tool("whoami")).structured_content["subject"] == "alice"
-                assert (await client.call_tool("add", {"a": 2, "b": 3})).structured_content == {"result": 5}
+        async with (
+            httpx2.AsyncClient(auth=provider(url, "alice"), timeout=10) as http,
+            Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+        ):
+            assert client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
+            assert {tool.name for tool in (await client.list_tools()).tools} >= {"whoami", "add", "admin_reset"}
+            assert (await client.call_tool("whoami")).structured_content["subject"] == "alice"
+            assert (await client.call_tool("add", {"a": 2, "b": 3})).structured_content == {"result": 5}
 
     anyio.run(scenario)
 
@@ -85,10 +86,12 @@ def test_the_sdk_client_logs_in_and_calls_tools_over_streamable_http(base: str, 
 def test_the_sdk_client_logs_in_and_calls_tools_over_http_and_sse(base: str) -> None:
     async def scenario() -> None:
         url = f"{base}/sse"
-        async with sse_client(url, auth=provider(url, "bob"), timeout=10) as (incoming, outgoing):
-            async with ClientSession(incoming, outgoing) as session:
-                await session.initialize()
-                assert (await session.call_tool("whoami", {})).structured_content["subject"] == "bob"
+        async with (
+            sse_client(url, auth=provider(url, "bob"), timeout=10) as (incoming, outgoing),
+            ClientSession(incoming, outgoing) as session,
+        ):
+            await session.initialize()
+            assert (await session.call_tool("whoami", {})).structured_content["subject"] == "bob"
 
     anyio.run(scenario)
 
@@ -111,7 +114,3 @@ def test_every_fault_is_a_switch_in_the_server_and_every_switch_a_fault() -> Non
 def test_an_unknown_fault_is_refused_by_name() -> None:
     with pytest.raises(UnknownFault, match="no_such_fault"):
         ModelServer("http://127.0.0.1:1", {"no_such_fault"})
-
-
-def test_a_token_response_names_what_was_granted(base: str) -> None:
-    assert urlsplit(base).hostname == "127.0.0.1"

@@ -62,7 +62,7 @@ class ModelServer:
         care = TokenCare(self.deployment, clients, grants)
         tokens = TokenEndpoint(self.deployment, clients, grants, self._minter)
         self._routes: dict[str, Handler] = {
-            "/authorize": _prompt(pages.authorize),
+            "/authorize": pages.authorize,
             "/login": pages.login,
             "/consent": pages.consent,
             "/register": clients.register,

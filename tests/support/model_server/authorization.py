@@ -63,21 +63,23 @@ class AuthorizationEndpoint:
         self._browsers: dict[str, Browser] = {}
         self.has = deployment.has
 
-    def authorize(self, request: Request) -> Response:
+    async def authorize(self, request: Request) -> Response:
         """Check the request, then ask who is there."""
-        response = self._authorize(request)
+        response = await self._authorize(request)
         if self.has("authorize_allows_cors"):
             response.headers["Access-Control-Allow-Origin"] = "*"
         return response
 
-    def _authorize(self, request: Request) -> Response:
+    async def _authorize(self, request: Request) -> Response:
         if request.method != "GET":
             return pages.problem("Only GET is served here.", 405)
         try:
             parameters = unique_form(request.scope["query_string"].decode("latin-1"))
         except Ambiguous:
-            return self._repeated(request)
-        asked = self._identify(parameters.get("client_id", ""), parameters.get("redirect_uri"), parameters.get("state"))
+            return await self._repeated(request)
+        asked = await self._identify(
+            parameters.get("client_id", ""), parameters.get("redirect_uri"), parameters.get("state")
+        )
         if isinstance(asked, Response):
             return asked
         try:
@@ -86,20 +88,22 @@ class AuthorizationEndpoint:
             return self._redirect(asked, error=error.code)
         return self._ask(request, asked)
 
-    def _repeated(self, request: Request) -> Response:
+    async def _repeated(self, request: Request) -> Response:
         query = request.query_params
         named = {name: query.getlist(name) for name in ("client_id", "redirect_uri", "state")}
         if any(len(values) > 1 for values in named.values()):
             return pages.problem("A parameter is given twice.")
         single = {name: values[0] if values else None for name, values in named.items()}
-        asked = self._identify(single["client_id"] or "", single["redirect_uri"], single["state"])
+        asked = await self._identify(single["client_id"] or "", single["redirect_uri"], single["state"])
         if isinstance(asked, Response):
             return asked
         repeated_resource = len(query.getlist("resource")) > 1
         return self._redirect(asked, error="invalid_target" if repeated_resource else "invalid_request")
 
-    def _identify(self, client_id: str, redirect_uri: str | None, state: str | None) -> AuthorizationRequest | Response:
-        client = self._clients.get(client_id)
+    async def _identify(
+        self, client_id: str, redirect_uri: str | None, state: str | None
+    ) -> AuthorizationRequest | Response:
+        client = await self._clients.find(client_id)
         if client is None:
             return pages.problem("The client is not known.")
         if redirect_uri is None or not client.owns(redirect_uri):

@@ -13,7 +13,8 @@ from urllib.parse import unquote_plus, urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tests.support.model_server.deployment import USERS, Deployment
+from tests.support.model_server.client_documents import Unusable, client_document
+from tests.support.model_server.deployment import Deployment
 from tests.support.model_server.keys import JSON
 from tests.support.model_server.strict import strict_json
 
@@ -21,6 +22,7 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 METHODS = ("none", "client_secret_basic")
 GRANTS = ("authorization_code", "refresh_token")
 CLIENTS = 5000
+_LOOPBACK_REDIRECT = re.compile(r"http://(127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?(/.*)?", re.DOTALL)
 _NATIVE_SCHEME = re.compile(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)+", re.IGNORECASE)
 
 
@@ -61,8 +63,18 @@ class Clients:
         self._clients: dict[str, Client] = {}
         self.has = deployment.has
 
-    def get(self, client_id: str) -> Client | None:
-        return self._clients.get(client_id)
+    async def find(self, client_id: str) -> Client | None:
+        """The client of this id: registered, or described by the document that the id is the URL of."""
+        if client_id in self._clients or not client_id.startswith("https://"):
+            return self._clients.get(client_id)
+        try:
+            document = await client_document(client_id)
+        except Unusable:
+            return None
+        uris = document.get("redirect_uris")
+        if not isinstance(uris, list) or not uris or not all(acceptable_redirect(one) for one in uris):
+            return None
+        return Client(client_id, None, str(document.get("client_name", client_id))[:80], tuple(uris))
 
     async def register(self, request: Request) -> Response:
         """POST /register (RFC 7591 §3)."""
@@ -108,7 +120,7 @@ class Clients:
             answer |= {"client_secret": secret, "client_secret_expires_at": 0}
         return JSONResponse(answer, 201, headers={"Cache-Control": "no-store"})
 
-    def authenticate(self, request: Request, form: dict[str, str]) -> Client:
+    async def authenticate(self, request: Request, form: dict[str, str]) -> Client:
         """The client that sends a token, revocation or introspection request.
 
         Raises:
@@ -116,21 +128,18 @@ class Clients:
         """
         header = request.headers.get("authorization")
         if header is None:
-            client = self.get(form.get("client_id", ""))
+            client = await self.find(form.get("client_id", ""))
             if client is None or client.secret is not None or "client_secret" in form:
                 raise OAuthError("invalid_client", "the client is not known or must authenticate", 401)
             return client
         client_id, secret = _basic(header)
-        client = self.get(client_id)
+        client = await self.find(client_id)
         known = "" if client is None or client.secret is None else client.secret
         if client is None or not known or not hmac.compare_digest(known.encode(), secret.encode()):
             raise OAuthError("invalid_client", "the client did not authenticate", 401)
         if form.get("client_id", client_id) != client_id:
             raise OAuthError("invalid_request", "two clients are named")
         return client
-
-    def is_user(self, client_id: str) -> bool:
-        return client_id in USERS
 
 
 def _basic(header: str) -> tuple[str, str]:
@@ -162,17 +171,6 @@ def acceptable_redirect(uri: object) -> bool:
 
 
 def _same_but_port(asked: str, registered: str) -> bool:
-    try:
-        ours, theirs = urlsplit(registered), urlsplit(asked)
-        _ = theirs.port
-    except ValueError:
-        return False
-    if ours.scheme != "http" or ours.hostname not in {"127.0.0.1", "::1"} or "@" in theirs.netloc:
-        return False
-    port = "" if theirs.port is None else f":{theirs.port}"
-    bare = theirs.netloc.removesuffix(port)
-    return (theirs.scheme, bare, theirs[2:]) == (
-        ours.scheme,
-        ours.netloc.partition("]")[0] + "]" if "[" in ours.netloc else ours.netloc.partition(":")[0],
-        ours[2:],
-    ) and asked.startswith(f"http://{bare}{port}")
+    """Whether two loopback redirect URIs are one text once the port is cut out of both."""
+    ours, theirs = _LOOPBACK_REDIRECT.fullmatch(registered), _LOOPBACK_REDIRECT.fullmatch(asked)
+    return ours is not None and theirs is not None and ours.groups() == theirs.groups()

@@ -11,7 +11,7 @@ from tests.support.model_server.challenges import Challenges
 from tests.support.model_server.credentials import BearerCredentials
 from tests.support.model_server.deployment import MCP_PATH, MESSAGES_PATH, SSE_PATH, Deployment
 from tests.support.model_server.exemptions import NOBODY, Exemptions
-from tests.support.model_server.grants import Grants
+from tests.support.model_server.grants import Grant, Grants
 from tests.support.model_server.principal import InvalidToken, Principal, Refused
 from tests.support.model_server.protocol import RpcError
 from tests.support.model_server.resource_metadata import ResourceMetadata
@@ -124,6 +124,8 @@ class ResourceServer:
         for token in tokens:
             try:
                 await self._fetch_keys(token)
+                if self.has("refresh_tokens_serve") and (held := self._grants.refresh(token)):
+                    return self._grantee(held.grant, token)
                 principal = self._verifier.verify(token, resource)
                 if self._revoked(principal):
                     raise InvalidToken("the token was revoked")
@@ -132,6 +134,10 @@ class ResourceServer:
                 refusal.credentials = token
                 failure = refusal
         raise failure
+
+    def _grantee(self, grant: Grant, token: str) -> Principal:
+        scopes = frozenset(grant.scope.split())
+        return Principal(self._deployment.issuer, grant.user, grant.client_id, scopes, "", float("inf"), token)
 
     async def _fetch_keys(self, token: str) -> None:
         """The fault of fetching keys anew for every token, while everybody waits."""

@@ -92,29 +92,25 @@ class ServerMetadata:
                 del document[member]
 
     def _spoil(self, document: JSON) -> None:
-        has = self.has
-        if has("asm_issuer_trailing_slash"):
-            document["issuer"] += "/"
-        if has("asm_issuer_upper_case"):
-            document["issuer"] = document["issuer"].replace("http", "HTTP", 1)
-        if has("asm_empty_list"):
-            document["ui_locales_supported"] = []
-        if has("asm_endpoint_with_fragment"):
-            document["authorization_endpoint"] += "#login"
-        if has("asm_cleartext_endpoint"):
-            document["revocation_endpoint"] = "http://as.example/revoke"
-        if has("asm_offers_implicit"):
-            document["response_types_supported"].append("token")
-        if has("asm_offers_password"):
-            document["grant_types_supported"].append("password")
-        if has("clients_choose_their_id"):
-            document["grant_types_supported"].append("client_credentials")
-        if has("asm_jwt_client_auth_without_algs"):
-            document["token_endpoint_auth_methods_supported"].append("private_key_jwt")
-        if has("asm_omits_the_resource"):
-            document["protected_resources"] = ["https://other.example/mcp"]
-        if has("pkce_only_plain_advertised"):
-            document["code_challenge_methods_supported"] = ["plain"]
+        for fault, member, value in (
+            ("asm_issuer_trailing_slash", "issuer", f"{document['issuer']}/"),
+            ("asm_issuer_upper_case", "issuer", document["issuer"].replace("http", "HTTP", 1)),
+            ("asm_empty_list", "ui_locales_supported", []),
+            ("asm_endpoint_with_fragment", "authorization_endpoint", f"{document['authorization_endpoint']}#login"),
+            ("asm_cleartext_endpoint", "revocation_endpoint", "http://as.example/revoke"),
+            ("asm_omits_the_resource", "protected_resources", ["https://other.example/mcp"]),
+            ("pkce_only_plain_advertised", "code_challenge_methods_supported", ["plain"]),
+        ):
+            if self.has(fault):
+                document[member] = value
+        for fault, member, extra in (
+            ("asm_offers_implicit", "response_types_supported", "token"),
+            ("asm_offers_password", "grant_types_supported", "password"),
+            ("clients_choose_their_id", "grant_types_supported", "client_credentials"),
+            ("asm_jwt_client_auth_without_algs", "token_endpoint_auth_methods_supported", "private_key_jwt"),
+        ):
+            if self.has(fault):
+                document[member].append(extra)
 
     def keys(self) -> Response:
         """The key set: the one public key that tokens are signed with."""

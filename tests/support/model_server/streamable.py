@@ -28,6 +28,7 @@ from tests.support.model_server.tools import Tools
 
 SESSION = "mcp-session-id"
 VERSION = "mcp-protocol-version"
+UNBOUND = {"GET": "session_unbound_on_get", "DELETE": "session_unbound_on_delete"}
 
 
 class StreamableHttp:
@@ -56,7 +57,7 @@ class StreamableHttp:
             return refuse_form(request) or await self._post(request, principal)
         if request.method not in {"GET", "DELETE"} or (version is None and SESSION not in request.headers):
             return _not_allowed("GET, POST, DELETE")
-        found = self._session(request, principal, f"session_unbound_on_{request.method.lower()}")
+        found = self._session(request, principal, UNBOUND[request.method])
         if isinstance(found, Response):
             return found
         self._tools.require_base(principal)
@@ -155,10 +156,9 @@ class StreamableHttp:
             events = list(one.events)
             ids = [event_id for event_id, _, _ in events]
             if last in ids:
-                at = ids.index(last)
-                own = [text for _, stream_id, text in events[at + 1 :] if stream_id == events[at][1]]
+                _, own, _ = events[ids.index(last)]
                 across = self.has("events_replayed_across_streams")
-                return [text for _, _, text in events if not across or text] if across else own
+                return [text for _, stream, text in events[ids.index(last) + 1 :] if across or stream == own]
         return []
 
     def _delete(self, session: Session) -> Response:

@@ -52,7 +52,7 @@ class TokenEndpoint:
     async def serve(self, request: Request) -> Response:
         try:
             form = await form_of(request)
-            client = self._clients.authenticate(request, form)
+            client = await self._clients.authenticate(request, form)
             match form.get("grant_type"):
                 case "authorization_code":
                     return await self._redeem(client, form)
@@ -103,6 +103,8 @@ class TokenEndpoint:
         return self._fits(verifier, code.challenge)
 
     def _fits(self, verifier: str, challenge: str) -> bool:
+        if self.has("verifier_prefix"):
+            verifier = verifier[:43]
         digest = b64url(hashlib.sha256(verifier.encode("ascii")).digest())
         if self.has("verifier_any_case") and digest.lower() == challenge.lower():
             return True
@@ -116,32 +118,41 @@ class TokenEndpoint:
         if self.has(refusing):
             raise OAuthError("invalid_request", "resource is not understood")
         known = self._deployment.known_resource(asked)
-        if known == grant.resource or asked == grant.resource:
+        if grant.resource in {known, asked}:
             return grant.resource
         if self.has(widening):
             return asked
         raise OAuthError("invalid_target", "the resource was not authorized")
 
     def _refresh(self, client: Client, form: dict[str, str]) -> Response:
-        held = self._grants.refresh(form.get("refresh_token", ""))
-        if held is None or held.grant.client_id != client.client_id or held.grant.revoked:
+        has, text = self.has, form.get("refresh_token", "")
+        held = self._grants.refresh(text)
+        if held is None and has("bad_refresh_crashes"):
+            raise Crashed("no such row")
+        if held is None or held.grant.revoked or not self._owns(client, held.grant):
             raise OAuthError("invalid_grant", "the refresh token is not known")
         grant = held.grant
         scope = " ".join(form.get("scope", grant.scope).split())
-        if not set(scope.split()) <= set(grant.scope.split()):
+        if not set(scope.split()) <= set(grant.scope.split()) and not has("refresh_widens_scope"):
             raise OAuthError("invalid_scope", "the scope was not granted")
         resource = self._resource(grant, form, "resource_at_refresh_refused", "refresh_widens")
-        if held.used and not self.has("old_refresh_token_valid"):
-            self._grants.revoke(grant)
+        if held.used and not has("old_refresh_token_valid"):
+            if not has("refresh_reuse_forgiven"):
+                self._grants.revoke(grant)
             raise OAuthError("invalid_grant", "the refresh token was used before")
-        held.used = True
-        return self._issued(client, grant, resource, scope)
+        held.used = not has("refresh_tokens_do_not_rotate")
+        return self._issued(client, grant, resource, scope, text if has("refresh_tokens_do_not_rotate") else None)
+
+    def _owns(self, client: Client, grant: Grant) -> bool:
+        return grant.client_id == client.client_id or self.has("refresh_by_any_client")
 
     def _for_itself(self, client: Client) -> Response:
         grant = Grant(client.client_id, client.client_id, self._deployment.resources[MCP_PATH], BASE_SCOPE)
         return self._issued(client, grant, grant.resource, grant.scope)
 
-    def _issued(self, client: Client, grant: Grant, resource: str, scope: str) -> Response:
+    def _issued(
+        self, client: Client, grant: Grant, resource: str, scope: str, same_refresh: str | None = None
+    ) -> Response:
         has = self.has
         claims = self._minter.claims(grant.user, client.client_id, resource, scope)
         token = self._minter.sign(self._minter.header(), claims)
@@ -150,7 +161,7 @@ class TokenEndpoint:
             "access_token": token,
             "token_type": "Bearer",
             "expires_in": 86400 if has("day_long_tokens") else ACCESS_TOKEN_SECONDS,
-            "refresh_token": self._grants.issue_refresh(grant),
+            "refresh_token": same_refresh or self._grants.issue_refresh(grant),
             "scope": scope,
         }
         if has("token_response_without_type"):
@@ -173,7 +184,7 @@ class TokenCare:
     async def revoke(self, request: Request) -> Response:
         try:
             form = await form_of(request)
-            client = self._clients.authenticate(request, form)
+            client = await self._clients.authenticate(request, form)
             self._revoke(client, form.get("token", ""))
         except OAuthError as error:
             return error.response()
@@ -199,15 +210,15 @@ class TokenCare:
             if request.method == "GET" and self.has("introspection_by_get"):
                 return self._described(None, request.query_params.get("token", ""))
             form = await form_of(request)
-            client = None if self.has("introspection_open") else self._authenticated(request, form)
+            client = None if self.has("introspection_open") else await self._authenticated(request, form)
             return self._described(client, form.get("token", ""))
         except OAuthError as error:
             return error.response()
 
-    def _authenticated(self, request: Request, form: dict[str, str]) -> Client:
+    async def _authenticated(self, request: Request, form: dict[str, str]) -> Client:
         if "authorization" not in request.headers:
             raise OAuthError("invalid_client", "the client must authenticate", 401)
-        return self._clients.authenticate(request, form)
+        return await self._clients.authenticate(request, form)
 
     def _described(self, client: Client | None, token: str) -> Response:
         """What the client's own token is worth; of any other only that it is worth nothing."""

@@ -49,15 +49,15 @@ class Verifier:
         self._check_type(header, claims)
         self._check_issuer(claims)
         self._check_times(claims)
-        if not self._is_upstream(claims) and not self._is_other_kind(header, claims):
-            if not audience_matches(self.has, claims, resource, self._deployment.issuer):
-                raise InvalidToken("the token is meant for another resource")
+        excused = self._is_upstream(claims) or self._is_other_kind(header, claims)
+        if not excused and not audience_matches(self.has, claims, resource, self._deployment.issuer):
+            raise InvalidToken("the token is meant for another resource")
         return self._principal(claims, token)
 
     def knows_key(self, token: str) -> bool:
         """Whether the token's header names the key that tokens are signed with."""
         try:
-            header = self._object(token.split(".")[0])
+            header = self._object(token.partition(".")[0])
         except InvalidToken:
             return True
         return header.get("kid") == self._deployment.key.kid
@@ -137,9 +137,9 @@ class Verifier:
             raise InvalidToken("the token does not say when it was issued")
         if claims["iat"] > now + CLOCK_SKEW_SECONDS and not has("future_issue_accepted"):
             raise InvalidToken("the token was issued in the future")
-        if "nbf" in claims and not has("not_before_ignored"):
-            if not _is_date(claims["nbf"]) or claims["nbf"] > now + CLOCK_SKEW_SECONDS:
-                raise InvalidToken("the token is not valid yet")
+        start = 0 if has("not_before_ignored") else claims.get("nbf", 0)
+        if not _is_date(start) or start > now + CLOCK_SKEW_SECONDS:
+            raise InvalidToken("the token is not valid yet")
 
     def _expiry_excused(self, expiry: object) -> bool:
         if expiry is None:
