@@ -55,7 +55,7 @@ def test_every_length_modulo_three_comes_back(data: bytes) -> None:
         "AAA\x00",
         "AAA!",
         "AAA.",
-        "ＡＡＡＡ",
+        "\uff21\uff21\uff21\uff21",
     ],
 )
 def test_a_text_that_is_not_canonical_is_refused(text: str) -> None:

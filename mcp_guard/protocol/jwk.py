@@ -1,0 +1,189 @@
+"""Public keys and sets of them (RFC 7517), imported once, each bound to what its owner published it for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from joserfc.errors import JoseError as LibraryError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from mcp_guard.protocol import b64url
+from mcp_guard.protocol.b64url import Base64Error
+from mcp_guard.protocol.jose import CompactJws, is_key_id
+
+MAX_KEYS: Final = 64
+MIN_RSA_BITS: Final = 2048
+"""RFC 7518 §3.3."""
+MAX_RSA_BITS: Final = 8192
+"""Longer moduli cost more than a request may."""
+MAX_EXPONENT_BYTES: Final = 8
+
+_CURVES: Final[Mapping[str, tuple[str, int, frozenset[str]]]] = {
+    "P-256": ("EC", 32, frozenset({"ES256"})),
+    "P-384": ("EC", 48, frozenset({"ES384"})),
+    "Ed25519": ("OKP", 32, frozenset({"EdDSA", "Ed25519"})),
+}
+_RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_COORDINATES: Final = {"EC": ("x", "y"), "OKP": ("x",)}
+
+
+class JwkError(ValueError):
+    """The value is not a public key that is used here. `reason` quotes nothing of it but member names."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Verifier(Protocol):
+    """One algorithm of the library."""
+
+    def verify(self, msg: bytes, sig: bytes, key: Any) -> bool:
+        """Whether `sig` is a signature of `msg` by `key`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VerificationKey:
+    """A public key that verifies signatures. `algorithms` are those it may be used with, at least one."""
+
+    kid: str | None
+    algorithms: frozenset[str]
+    thumbprint: str
+    _key: ECKey | RSAKey | OKPKey = field(repr=False)
+    _verifiers: Mapping[str, Verifier] = field(repr=False)
+
+    def verifies(self, jws: CompactJws) -> bool:
+        """Whether the signature of `jws` is this key's (RFC 7515 §5.2, step 8); False for an algorithm not its own."""
+        verifier = self._verifiers.get(jws.header.alg)
+        return verifier is not None and verifier.verify(jws.signing_input, jws.signature, self._key)
+
+
+def import_jwk(jwk: object) -> VerificationKey:
+    """Import a public JWK (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2), which costs far more than using it.
+
+    Raises:
+        JwkError: a symmetric or private key, an unknown type or curve, a weak or malformed key, or one that was not
+            published for verifying signatures (`use`, `key_ops`, `alg`).
+    """
+    if not isinstance(jwk, dict):
+        raise JwkError("is not an object")
+    if not _PRIVATE.isdisjoint(jwk):
+        raise JwkError("is a private or symmetric key")
+    kid = jwk.get("kid")
+    if "kid" in jwk and not is_key_id(kid):
+        raise JwkError("has a kid that is not 1 to 256 visible ASCII characters")
+    _check_purpose(jwk)
+    members, fitting = _material(jwk)
+    if "alg" in jwk:
+        if jwk["alg"] not in fitting:
+            raise JwkError("has an alg that is not accepted for its type")
+        fitting = frozenset({jwk["alg"]})
+    key = _import(members)
+    verifiers = {name: JWSRegistry.algorithms[name] for name in fitting}
+    return VerificationKey(kid, fitting, key.thumbprint(), key, verifiers)
+
+
+def _check_purpose(jwk: Mapping[str, Any]) -> None:
+    """RFC 7517 §4.2 and §4.3."""
+    if "use" in jwk and jwk["use"] != "sig":
+        raise JwkError("has a use other than sig")
+    if "key_ops" in jwk:
+        operations = jwk["key_ops"]
+        if not isinstance(operations, list) or not all(isinstance(operation, str) for operation in operations):
+            raise JwkError("has key_ops that are not a list of strings")
+        if "verify" not in operations:
+            raise JwkError("has key_ops without verify")
+
+
+def _material(jwk: Mapping[str, Any]) -> tuple[dict[str, str | list[str]], frozenset[str]]:
+    """The members that make the key, checked, and the algorithms that fit it."""
+    kty = jwk.get("kty")
+    if kty == "RSA":
+        bits = int.from_bytes(_octets(jwk, "n"), "big").bit_length()
+        exponent = _octets(jwk, "e")
+        if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+            raise JwkError(f"has a modulus of {bits} bits")
+        if not 1 <= len(exponent) <= MAX_EXPONENT_BYTES or not exponent[-1] & 1:
+            raise JwkError("has an exponent that is even or too long")
+        return {"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}, _RSA
+    crv = jwk.get("crv")
+    curve = _CURVES.get(crv) if isinstance(crv, str) else None
+    if curve is None or kty != curve[0]:
+        raise JwkError("has a type or curve that is not accepted")
+    names = _COORDINATES[curve[0]]
+    if any(len(_octets(jwk, name)) != curve[1] for name in names):
+        raise JwkError("has a coordinate of the wrong length")
+    return {"kty": curve[0], "crv": str(crv), **{name: jwk[name] for name in names}}, curve[2]
+
+
+def _octets(jwk: Mapping[str, Any], name: str) -> bytes:
+    value = jwk.get(name)
+    if not isinstance(value, str):
+        raise JwkError(f"has no {name}")
+    try:
+        return b64url.decode(value)
+    except Base64Error:
+        raise JwkError(f"has a malformed {name}") from None
+
+
+def _import(members: dict[str, str | list[str]]) -> ECKey | RSAKey | OKPKey:
+    kinds: dict[str, type[ECKey] | type[RSAKey] | type[OKPKey]] = {"EC": ECKey, "RSA": RSAKey, "OKP": OKPKey}
+    try:
+        return kinds[str(members["kty"])].import_key(members)
+    except (LibraryError, ValueError):
+        raise JwkError("is not a key, for example a point off its curve") from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeySet:
+    """The usable keys of one issuer. `ignored` says which members were not used and why."""
+
+    keys: tuple[VerificationKey, ...]
+    ignored: tuple[str, ...] = ()
+    _by_kid: Mapping[tuple[str, str], VerificationKey] = field(init=False, repr=False)
+    _kids: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        by_kid = {(key.kid, alg): key for key in reversed(self.keys) if key.kid for alg in key.algorithms}
+        object.__setattr__(self, "_by_kid", by_kid)
+        object.__setattr__(self, "_kids", frozenset(key.kid for key in self.keys if key.kid))
+
+    def find(self, kid: str | None, alg: str) -> VerificationKey | None:
+        """The key for a token. Without a `kid`, the only key that fits `alg`; None when there is no such key."""
+        if kid is not None:
+            return self._by_kid.get((kid, alg))
+        fitting = [key for key in self.keys if alg in key.algorithms]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def knows(self, kid: str | None) -> bool:
+        """Whether some key has this id, for whatever algorithm. Nothing is new about a token without an id."""
+        return kid is None or kid in self._kids
+
+
+def import_set(document: object) -> KeySet:
+    """Import a JWK Set (RFC 7517 §5). Members that cannot be used are ignored, as §5 advises, and those after the 64th.
+
+    Raises:
+        JwkError: it is not a JWK Set, or no member can be used.
+    """
+    members = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(members, list):
+        raise JwkError("is not a JWK Set: it has no list called keys")
+    return _usable(members)
+
+
+def _usable(members: Sequence[object]) -> KeySet:
+    keys: list[VerificationKey] = []
+    ignored: list[str] = []
+    for position, member in enumerate(members[:MAX_KEYS]):
+        try:
+            keys.append(import_jwk(member))
+        except JwkError as fault:
+            ignored.append(f"key {position} {fault.reason}")
+    if len(members) > MAX_KEYS:
+        ignored.append(f"{len(members) - MAX_KEYS} keys after the first {MAX_KEYS}")
+    if not keys:
+        raise JwkError("; ".join(["has no usable key", *ignored[:4]]))
+    return KeySet(tuple(keys), tuple(ignored))
