@@ -1,0 +1,157 @@
+"""Refuses request lines and header fields that two readers may read differently, or that are too large.
+
+Decides: whether path, method and header fields have one reading, within bounds of our own whatever the server allows.
+Refuses with `path_not_canonical` (400), `target_too_long` (414), `method_not_allowed` (405), `headers_too_large` (431),
+`header_malformed` (400), `header_repeated` (400) and `framing_ambiguous` (400). Does not: look at what the fields mean;
+`authorization` is left to the token layer and forwarding fields to the proxy layer. Must stand outermost after audit:
+every layer further in relies on it.
+
+Hidden from the app: names with an underscore, which many servers fold into the name with a hyphen; fields that ask to
+be treated as another method or URL; Range, which nothing behind the guard has a use for (RFC 9110 §14.2).
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from mcp_guard import rejections
+from mcp_guard.asgi import RawHeaders
+from mcp_guard.check import Check
+from mcp_guard.failures import ConfigurationError
+from mcp_guard.layer import ADMITTED, Admission, RequestHead
+from mcp_guard.protocol.paths import PathError, canonical
+
+SINGLE = frozenset(
+    {
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"dpop",
+        b"host",
+        b"last-event-id",
+        b"mcp-method",
+        b"mcp-name",
+        b"mcp-protocol-version",
+        b"mcp-session-id",
+        b"origin",
+        b"transfer-encoding",
+    }
+)
+"""Fields that have one value, so that a second one is a second reading (RFC 9110 §5.3)."""
+
+INERT = frozenset(
+    {
+        b"if-range",
+        b"range",
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+        b"x-original-url",
+        b"x-rewrite-url",
+    }
+)
+
+_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+(?:\n[!#$%&'*+\-.^_`|~0-9a-z]+)*")
+"""Field names in lower case, one a line (RFC 9110 §5.6.2 token; lower case is promised by ASGI)."""
+_FORBIDDEN_IN_VALUES = re.compile(rb"[\r\n\0]")
+_QUERY = re.compile(rb"[!\"$-~]*")
+_DIGITS = re.compile(rb"[0-9]{1,19}")
+_METHOD = re.compile(r"[A-Z]+")
+
+
+@dataclass(frozen=True)
+class Wire(Check):
+    """Sizes are in bytes: of the request target, of one field (name and value), of all fields together."""
+
+    methods: tuple[str, ...] = ("DELETE", "GET", "HEAD", "OPTIONS", "POST")
+    max_target_bytes: int = 8 * 1024
+    max_headers: int = 100
+    max_header_bytes: int = 16 * 1024
+    max_headers_bytes: int = 64 * 1024
+
+    allow: RawHeaders = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.methods, str) or not self.methods:
+            raise ConfigurationError("methods must be a tuple of at least one method")
+        for method in self.methods:
+            if _METHOD.fullmatch(method) is None or method in ("CONNECT", "TRACE"):
+                raise ConfigurationError(f"methods: {method!r} cannot be let through")
+        for setting in ("max_target_bytes", "max_headers", "max_header_bytes", "max_headers_bytes"):
+            if getattr(self, setting) < 1:
+                raise ConfigurationError(f"{setting} must be at least 1, not {getattr(self, setting)}")
+        object.__setattr__(self, "allow", [(b"allow", ", ".join(sorted(self.methods)).encode())])
+
+    async def admit(self, request: RequestHead) -> Admission:
+        self._check_target(request)
+        if request.method not in self.methods:
+            raise rejections.METHOD_NOT_ALLOWED.because("the method is not one that is let through", self.allow)
+        headers = request.headers
+        names = [name for name, _ in headers]
+        self._check_shape(headers, names)
+        if len(set(names)) != len(names):
+            check_repetition(names)
+        if b"transfer-encoding" in names or b"content-length" in names:
+            check_framing(request)
+        shadows = {name for name in names if b"_" in name}
+        if not shadows and INERT.isdisjoint(names):
+            return ADMITTED
+        return Admission(hide=INERT | shadows)
+
+    def _check_target(self, request: RequestHead) -> None:
+        raw_path = request.raw_path
+        length = len(request.path.encode("utf-8", "surrogatepass") if raw_path is None else raw_path)
+        if length + len(request.query) > self.max_target_bytes:
+            raise rejections.TARGET_TOO_LONG.because(f"the target is longer than {self.max_target_bytes} bytes")
+        try:
+            canonical(request.path, raw_path, request.scope.get("root_path", ""))
+        except PathError as fault:
+            raise rejections.PATH_NOT_CANONICAL.because(f"the path {fault}") from None
+        if _QUERY.fullmatch(request.query) is None:
+            raise rejections.PATH_NOT_CANONICAL.because("the query has a character that queries do not have")
+
+    def _check_shape(self, headers: RawHeaders, names: list[bytes]) -> None:
+        """Check number, sizes and characters of the fields in a few passes over all of them."""
+        if not headers:
+            return
+        if len(headers) > self.max_headers:
+            raise rejections.HEADERS_TOO_LARGE.because(f"more than {self.max_headers} fields")
+        joined = b"\n".join(names)
+        values = [value for _, value in headers]
+        content = b"".join(values)
+        if len(joined) + len(content) > self.max_headers_bytes:
+            raise rejections.HEADERS_TOO_LARGE.because(f"more than {self.max_headers_bytes} bytes of fields")
+        if len(joined) + len(content) > self.max_header_bytes and any(
+            len(name) + len(value) > self.max_header_bytes for name, value in headers
+        ):
+            raise rejections.HEADERS_TOO_LARGE.because(f"a field of more than {self.max_header_bytes} bytes")
+        if _NAMES.fullmatch(joined) is None or joined.count(b"\n") != len(names) - 1:
+            raise rejections.HEADER_MALFORMED.because("a field name is no lower-case token")
+        if _FORBIDDEN_IN_VALUES.search(content) is not None:
+            raise rejections.HEADER_MALFORMED.because("a field value has a line break or NUL in it")
+
+
+def check_repetition(names: list[bytes]) -> None:
+    """Refuse a second value of a field that has one.
+
+    Raises:
+        Rejection: naming the field.
+    """
+    for name in SINGLE:
+        if names.count(name) > 1:
+            raise rejections.HEADER_REPEATED.because(f"more than one {name.decode()} field")
+
+
+def check_framing(request: RequestHead) -> None:
+    """Refuse what two servers may take for bodies of different lengths (RFC 9112 §6.1, §6.3).
+
+    Raises:
+        Rejection: Content-Length beside Transfer-Encoding, a length that is not plain digits, another coding than chunked.
+    """
+    length = request.value(b"content-length")
+    coding = request.value(b"transfer-encoding")
+    if length is not None and coding is not None:
+        raise rejections.FRAMING_AMBIGUOUS.because("Content-Length beside Transfer-Encoding")
+    if length is not None and _DIGITS.fullmatch(length) is None:
+        raise rejections.FRAMING_AMBIGUOUS.because("Content-Length is not a plain number")
+    if coding is not None and coding.lower() != b"chunked":
+        raise rejections.FRAMING_AMBIGUOUS.because("Transfer-Encoding is not chunked alone")
