@@ -5,12 +5,16 @@ page shows another.
 """
 
 import argparse
+import dataclasses
+import importlib
+import inspect
 import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +135,104 @@ def conformance_options() -> str:
     return table(("option", "default", "what it does"), offered.rows)
 
 
+LAYERS = (
+    "audit",
+    "wire",
+    "proxy",
+    "tls",
+    "host",
+    "shield",
+    "beside",
+    "origin",
+    "metadata",
+    "token",
+    "intake",
+    "scopes",
+    "rate_limit",
+    "session",
+    "bridge",
+)
+"""The modules of mcp_guard/layers, outermost first."""
+
+
+def layer_classes(module: str) -> list[type[Any]]:
+    """The layers that one module of mcp_guard/layers defines."""
+    from mcp_guard.check import Layer
+
+    found = importlib.import_module(f"mcp_guard.layers.{module}")
+    classes = [one for one in vars(found).values() if inspect.isclass(one) and one.__module__ == found.__name__]
+    return [one for one in classes if issubclass(one, Layer)]
+
+
+def layers() -> str:
+    """Every layer, outermost first: what its module and its class say of it, and its settings."""
+    return "\n".join(section(module, one) for module in LAYERS for one in layer_classes(module))
+
+
+def section(module: str, layer: type[Any]) -> str:
+    """One layer: a heading, the two docstrings, a table of settings."""
+    said = inspect.getdoc(sys.modules[layer.__module__])
+    rows = [(code(one.name), code(spelled(one.type)), preset(one)) for one in dataclasses.fields(layer) if one.init]
+    parts = [f"## `{layer.__name__}`\n", f"`mcp_guard.layers.{module}`\n", f"{said}\n", f"{inspect.getdoc(layer)}\n"]
+    return "\n".join([*parts, *([table(("setting", "type", "default"), rows)] if rows else [])])
+
+
+def preset(setting: dataclasses.Field[Any]) -> str:
+    """The default of a setting as a reader writes it."""
+    if setting.default is not dataclasses.MISSING:
+        return code(written(setting.default))
+    factory: Any = setting.default_factory
+    if factory is dataclasses.MISSING:
+        return "required"
+    if factory in {dict, list, frozenset, tuple}:
+        return code(written(factory()))
+    return "see above" if factory.__name__.startswith("_") else code(f"{factory.__name__}()")
+
+
+def spelled(annotation: Any) -> str:
+    """A type without the modules it comes from."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
+
+
+def written(value: object) -> str:
+    """A default in short: a duration in seconds, a limit by its numbers, sets in a fixed order."""
+    if isinstance(value, timedelta):
+        return f"timedelta(seconds={value.total_seconds():g})"
+    if isinstance(value, frozenset | set):
+        return f"{{{', '.join(sorted(map(repr, value)))}}}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = (written(getattr(value, one.name)) for one in dataclasses.fields(value) if one.init)
+        return f"{type(value).__name__}({', '.join(inner)})"
+    return repr(value)
+
+
+def public_names() -> str:
+    """Every name that `mcp_guard` offers, with the first sentence of what it says of itself."""
+    package = importlib.import_module("mcp_guard")
+    found = ((name, getattr(package, name)) for name in sorted(package.__all__, key=str.lower))
+    return table(
+        ("name", "from", "what it is"), ((code(name), code(origin(one)), sentence(one)) for name, one in found)
+    )
+
+
+def origin(one: object) -> str:
+    """The module a public name is defined in."""
+    return str(getattr(one, "__module__", ""))
+
+
+def sentence(one: object) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join((inspect.getdoc(one) or "").split("\n\n")[0].split())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "rejections": rejections,
     "settings": settings,
     "commands": commands,
     "conformance-options": conformance_options,
+    "layers": layers,
+    "public-names": public_names,
 }
 
 

@@ -1,7 +1,6 @@
 """The documentation says what the code does: nothing public is missing from it, and what it shows works."""
 
 import ast
-import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -58,18 +57,6 @@ def names_in_strings(folder: str, pattern: re.Pattern[str]) -> set[str]:
     return {text for text in texts if pattern.fullmatch(text)}
 
 
-def layer_classes() -> list[type]:
-    """Every layer of the package, with its public settings."""
-    from mcp_guard import layers
-    from mcp_guard.check import Layer
-
-    modules = [
-        importlib.import_module(f"{layers.__name__}.{found.name}") for found in pkgutil.iter_modules(layers.__path__)
-    ]
-    classes = [one for module in modules for one in vars(module).values() if inspect.isclass(one)]
-    return [one for one in classes if issubclass(one, Layer) and one.__module__.startswith(layers.__name__ + ".")]
-
-
 @pytest.mark.parametrize("page", tables.pages(), ids=lambda page: page.name)
 def test_each_table_made_from_the_code_is_up_to_date(page: Path) -> None:
     text = page.read_text("utf-8")
@@ -93,17 +80,25 @@ def test_every_public_name_exists() -> None:
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
 
 
-def test_every_layer_and_each_of_its_settings_is_in_the_reference() -> None:
-    page = (tables.REFERENCE / "layers.md").read_text("utf-8")
-    sections = dict(zip(*[iter(re.split(r"^## `(\w+)`$", page, flags=re.MULTILINE)[1:])] * 2, strict=True))
-    assert sorted(one.__name__ for one in layer_classes()) == sorted(sections)
-    missing = {
-        f"{one.__name__}.{field.name}"
-        for one in layer_classes()
-        for field in dataclasses.fields(one)
-        if field.init and f"`{field.name}`" not in sections[one.__name__]
-    }
-    assert missing == set()
+def test_every_layer_is_in_the_reference_outermost_first() -> None:
+    from mcp_guard import layers
+
+    assert sorted(found.name for found in pkgutil.iter_modules(layers.__path__)) == sorted(tables.LAYERS)
+    headings = re.findall(r"^## `(\w+)`$", (tables.REFERENCE / "layers.md").read_text("utf-8"), re.MULTILINE)
+    assert headings == [one.__name__ for module in tables.LAYERS for one in tables.layer_classes(module)]
+
+
+@pytest.mark.parametrize("module", tables.LAYERS)
+def test_every_layer_says_what_it_decides_and_what_it_refuses_with(module: str) -> None:
+    from mcp_guard.rejections import KINDS
+
+    said = inspect.getdoc(importlib.import_module(f"mcp_guard.layers.{module}")) or ""
+    assert re.search(r"\bDecides: ", said)
+    assert re.search(r"\bRefuses(:| with)", said)
+    assert re.search(r"\bMust stand ", said)
+    source = inspect.getsource(importlib.import_module(f"mcp_guard.layers.{module}"))
+    raised = {kind.slug for kind in KINDS.values() if re.search(rf"\b{kind.slug.upper()}\b", source)}
+    assert sorted(slug for slug in raised if f"`{slug}`" not in said) == []
 
 
 def test_every_environment_variable_is_in_the_reference() -> None:
