@@ -57,8 +57,8 @@ class Metadata(Check):
     def __post_init__(self) -> None:
         if not self.resources:
             raise ConfigurationError("resources: at least one is needed")
-        if isinstance(self.authorization_servers, str) or not self.authorization_servers:
-            raise ConfigurationError("authorization_servers must be a tuple of at least one issuer URL")
+        if not self.authorization_servers:
+            raise ConfigurationError("authorization_servers: at least one issuer is needed")
         for issuer in self.authorization_servers:
             PublicUrl.parse(issuer, setting="authorization_servers")
         if self.documentation is not None:

@@ -1,10 +1,10 @@
 """Keeps web pages of other origins out, and lets the pages of listed origins in.
 
 Decides: whether the page that sent the request is allowed. A request without an Origin comes from no page and is
-admitted; the deployment's own origin is allowed. Refuses with `origin_not_allowed` (403), also beside a valid token, and
-answers OPTIONS itself: a preflight of an allowed origin (Fetch §CORS protocol) with 204, any other with
-`method_not_allowed` (405). Does not: protect pages that the deployment itself serves from each other. Must stand after:
-wire, and before token, so that no OPTIONS passes by authentication.
+admitted; the deployment's own origin is allowed. Refuses with `origin_not_allowed` (403), also beside a valid token,
+and answers OPTIONS itself: a preflight of an allowed origin (Fetch §CORS protocol) with 204, any other with
+`method_not_allowed` (405). Does not: protect pages that the deployment itself serves from each other. Must stand
+after: wire; before: token, so that no OPTIONS passes by authentication.
 
 Allowed origins may send credentials only in fields that they set themselves; cookies are never asked for.
 """
@@ -32,9 +32,7 @@ REQUEST_FIELDS = (
     b"mcp-protocol-version",
     b"mcp-session-id",
 )
-EXPOSED = (
-    b"DPoP-Nonce, MCP-Protocol-Version, Mcp-Session-Id, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
-)
+EXPOSED = b"MCP-Protocol-Version, Mcp-Session-Id, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
 PREFLIGHT_SECONDS = 600
 MAX_PARAMETER_FIELDS = 32
 
@@ -56,16 +54,13 @@ class Origin(Check):
     admissions: dict[bytes, Admission] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.allowed, str):
-            raise ConfigurationError("allowed must be a tuple of origins, not one string")
         public = PublicUrl.parse(self.public_url)
         own = [WebOrigin(public.scheme, host, public.port) for host in own_hosts(public)]
         listed = [str(one) for one in [*own, *(self._listed(text) for text in self.allowed)]]
         if self.insecure_allow_null:
             listed.append("null")
-        object.__setattr__(
-            self, "admissions", {one.encode(): Admission(response_headers=shared(one)) for one in listed}
-        )
+        admissions = {one.encode(): Admission(response_headers=shared(one)) for one in listed}
+        object.__setattr__(self, "admissions", admissions)
 
     def _listed(self, text: str) -> WebOrigin:
         try:
@@ -82,9 +77,7 @@ class Origin(Check):
         if request.method != "OPTIONS":
             return admission
         if not origins or request.value(b"access-control-request-method") is None:
-            raise rejections.METHOD_NOT_ALLOWED.because(
-                "OPTIONS is answered to preflights alone", [(b"allow", METHODS)]
-            )
+            raise rejections.METHOD_NOT_ALLOWED.because("OPTIONS serves preflights alone", [(b"allow", METHODS)])
         return Admission(response_headers=admission.response_headers, answer=preflight(request))
 
     def _judge(self, origins: list[bytes]) -> Admission:

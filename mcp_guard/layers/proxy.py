@@ -78,8 +78,6 @@ class Proxy(Check):
     peer: Callable[[str], Peer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.trusted, str):
-            raise ConfigurationError("trusted must be a tuple of networks, not one string")
         if self.header not in ("x-forwarded", "forwarded"):
             raise ConfigurationError(f"header must be 'x-forwarded' or 'forwarded', not {self.header!r}")
         networks = tuple(self._network(text) for text in self.trusted if text != UNIX)

@@ -74,7 +74,7 @@ class Tls(Check):
 
 
 def stays_here(client: ClientAddress) -> bool:
-    """Whether the client is on this machine. A client without an address came by a socket file or within the process."""
+    """Whether the client is on this machine. One without an address came by a socket file or within the process."""
     return client.ip is None or client.ip.is_loopback
 
 

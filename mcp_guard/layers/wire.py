@@ -71,8 +71,8 @@ class Wire(Check):
     allow: RawHeaders = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.methods, str) or not self.methods:
-            raise ConfigurationError("methods must be a tuple of at least one method")
+        if not self.methods:
+            raise ConfigurationError("methods: at least one is needed")
         for method in self.methods:
             if _METHOD.fullmatch(method) is None or method in ("CONNECT", "TRACE"):
                 raise ConfigurationError(f"methods: {method!r} cannot be let through")
@@ -145,7 +145,7 @@ def check_framing(request: RequestHead) -> None:
     """Refuse what two servers may take for bodies of different lengths (RFC 9112 §6.1, §6.3).
 
     Raises:
-        Rejection: Content-Length beside Transfer-Encoding, a length that is not plain digits, another coding than chunked.
+        Rejection: Content-Length beside Transfer-Encoding, a length that is no plain number, a coding but chunked.
     """
     length = request.value(b"content-length")
     coding = request.value(b"transfer-encoding")

@@ -21,8 +21,8 @@ SCHEMES: Final = frozenset({"http", "https"})
 
 _NODE = re.compile(r"(?P<v4>[0-9.]{7,15})(?::[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?")
 _BARE_V6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PAIR = re.compile(rf'(?P<name>{_TOKEN})=(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[\t !#-\[\]-~]|\\[\t -~])*)")')
+_WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PAIR = re.compile(rf'(?P<name>{_WORD})=(?:(?P<token>{_WORD})|"(?P<quoted>(?:[\t !#-\[\]-~]|\\[\t -~])*)")')
 _NEXT_PAIR = re.compile(r"[ \t]*;[ \t]*")
 _NEXT_ELEMENT = re.compile(r"[ \t]*,[ \t]*")
 
@@ -60,8 +60,10 @@ Trust: TypeAlias = Callable[[Address], bool]
 
 @lru_cache(4096)
 def read_address(text: str) -> Address | None:
-    """An address as servers write it, None when it is none. An IPv4-mapped IPv6 address is the IPv4 one (RFC 4291
-    §2.5.5.2); a zone is dropped (RFC 4007 §11)."""
+    """An address as servers write it, None when it is none.
+
+    An IPv4-mapped IPv6 address is the IPv4 one (RFC 4291 §2.5.5.2); a zone is dropped (RFC 4007 §11).
+    """
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
