@@ -1,1 +1,1 @@
-"""The bundled conformance suites: plain synchronous pytest files, one per area."""
+"""The bundled checks, one file an area. A run with `--mcp-target` and no other arguments collects exactly these."""

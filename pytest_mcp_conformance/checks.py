@@ -1,0 +1,35 @@
+"""How a check names the requirement it judges. Imported by every suite, so nothing heavy here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+MARK = "mcp_requirement"
+_ID = re.compile(r"[A-Z]+-\d{3}")
+_Check = TypeVar("_Check", bound=Callable[..., None])
+
+
+def requirement(requirement_id: str) -> Callable[[_Check], _Check]:
+    """Mark a test function as a check of one catalogue requirement, such as `PRM-001`.
+
+    Raises:
+        ValueError: the id is not an area and three digits.
+    """
+    if not _ID.fullmatch(requirement_id):
+        raise ValueError(f"a requirement id is an area and three digits such as PRM-001, not {requirement_id!r}")
+
+    def mark(check: _Check) -> _Check:
+        marked: _Check = getattr(pytest.mark, MARK)(requirement_id)(check)
+        return marked
+
+    return mark
+
+
+def requirement_of(item: pytest.Item) -> str:
+    """The id a collected item judges; empty when it is no check."""
+    marker = item.get_closest_marker(MARK)
+    return str(marker.args[0]) if marker is not None else ""

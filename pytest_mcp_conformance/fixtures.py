@@ -1,0 +1,70 @@
+"""What a check may ask for. Loaded, and these names taken, only in a run with `--mcp-target`."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mcp_conformance.bench import Bench
+from pytest_mcp_conformance.checks import requirement_of
+from pytest_mcp_conformance.credentials import Credential
+from pytest_mcp_conformance.login import Login
+from pytest_mcp_conformance.oauth import AuthorizationServer
+from pytest_mcp_conformance.probe import Probe
+from pytest_mcp_conformance.properties import Space
+from pytest_mcp_conformance.target import Target
+
+BENCH = pytest.StashKey[Bench]()
+
+
+@pytest.fixture(scope="session")
+def bench(pytestconfig: pytest.Config) -> Bench:
+    """Everything the run works with; checks want the parts below."""
+    return pytestconfig.stash[BENCH]
+
+
+@pytest.fixture(scope="session")
+def target(bench: Bench) -> Target:
+    """The server under test."""
+    return bench.target
+
+
+@pytest.fixture(scope="session")
+def probe(bench: Bench) -> Probe:
+    """Sends whatever it is given."""
+    return bench.probe
+
+
+@pytest.fixture
+def alice(bench: Bench) -> Credential:
+    """A good token of user A; the check is not run without."""
+    return bench.credential("a")
+
+
+@pytest.fixture
+def bob(bench: Bench) -> Credential:
+    """A good token of another user, B; the check is not run without."""
+    return bench.credential("b")
+
+
+@pytest.fixture
+def expired(bench: Bench) -> Credential:
+    """A token that was good and has expired; the check is not run without."""
+    return bench.credential("expired")
+
+
+@pytest.fixture
+def authorization_server(bench: Bench) -> AuthorizationServer:
+    """The first authorization server the target names."""
+    return bench.authorization_server()
+
+
+@pytest.fixture(scope="session")
+def login(bench: Bench) -> Login:
+    """How this run logs in."""
+    return bench.login
+
+
+@pytest.fixture
+def space(bench: Bench, request: pytest.FixtureRequest) -> Space:
+    """Searches input spaces for the running check."""
+    return Space(bench.settings, bench.probe, f"{requirement_of(request.node)} {request.node.name}")
