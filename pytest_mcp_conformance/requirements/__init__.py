@@ -1,0 +1,1 @@
+"""The requirements a run judges by: one TOML file per area, read by `pytest_mcp_conformance.catalogue`."""
