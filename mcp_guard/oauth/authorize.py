@@ -19,14 +19,13 @@ from mcp_guard.oauth.parameters import ParameterError, Parameters, encode_form, 
 from mcp_guard.oauth.records import BrowserSession, Client, Transaction, encode, transaction_key
 from mcp_guard.oauth.web import Request, Response, redirect_response
 from mcp_guard.protocol import pkce
+from mcp_guard.protocol import scopes as scope_rules
 from mcp_guard.protocol.redirects import Redirect, find_match, parse_redirect, with_parameters
-from mcp_guard.protocol.registration import split_scope
 from mcp_guard.secret import mint_token
 from mcp_guard.stores.base import Put
 
 MAX_QUERY = 8192
 """Bytes of a query."""
-MAX_SCOPES = 64
 
 _OBJECTS = {"request": "request_not_supported", "request_uri": "request_uri_not_supported"}
 
@@ -67,6 +66,7 @@ async def authorize(deployment: Deployment, request: Request) -> Response:
     try:
         examined = examine(deployment, identified, visitor.session)
     except RedirectableError as fault:
+        request.note(errors.for_audit(302, fault.error, fault.description))
         return redirect_response(
             302, error_location(deployment, identified.redirect.uri, identified.state, fault.error, fault.description)
         )
@@ -149,8 +149,8 @@ def _challenge(parameters: Parameters) -> str:
 def _resource(deployment: Deployment, resource: str | None) -> str:
     """The resource the token will be for; the first one when none is named (RFC 8707 §2)."""
     if resource is None:
-        return deployment.resource_urls[0]
-    if resource not in deployment.resource_urls:
+        return deployment.resources[0]
+    if resource not in deployment.resources:
         raise RedirectableError(errors.INVALID_TARGET, "The resource is not served by this authorization server")
     return resource
 
@@ -165,10 +165,11 @@ def _scopes(deployment: Deployment, client: Client, session: BrowserSession, tex
         allowed = [scope for scope in allowed if scope in session.scopes]
     if text is None:
         return tuple(allowed)
-    asked = split_scope(text)
-    if asked is None or len(asked) > MAX_SCOPES:
-        raise RedirectableError(errors.INVALID_SCOPE, "The scope is malformed or too long")
-    granted = tuple(scope for scope in asked if scope in allowed)
+    try:
+        asked = scope_rules.parse(text)
+    except scope_rules.ScopeError:
+        raise RedirectableError(errors.INVALID_SCOPE, "The scope is malformed") from None
+    granted = tuple(scope for scope in allowed if scope in asked)
     if not granted and deployment.scopes:
         raise RedirectableError(errors.INVALID_SCOPE, "None of the scopes can be granted")
     return granted

@@ -76,8 +76,13 @@ async def sign_in(deployment: Deployment, browser: Browser, user: User) -> Brows
 
 
 def cookie_name(deployment: Deployment) -> str:
-    """The prefix keeps other hosts and http from setting it (RFC 6265bis §4.1.3.2); it needs https."""
-    return f"__Host-{COOKIE}" if deployment.issuer.is_secure else COOKIE
+    """The prefix keeps other hosts and http from setting it (RFC 6265bis §4.1.3.2); it needs https.
+
+    Servers on other ports of a loopback host share its cookies, so there the port is part of the name.
+    """
+    if deployment.issuer.is_secure:
+        return f"__Host-{COOKIE}"
+    return f"{COOKIE}-{deployment.issuer.url.port}"
 
 
 def set_cookie(deployment: Deployment, browser: Browser) -> tuple[bytes, bytes]:
@@ -111,6 +116,6 @@ def refuse_foreign_forms(deployment: Deployment, request: Request) -> None:
     """
     origins = request.values(b"origin")
     sites = request.values(b"sec-fetch-site")
-    origin_is_ours = origins in ([], [b"null"], [deployment.issuer.origin.encode("ascii")])
+    origin_is_ours = origins in ([], [b"null"], [deployment.issuer.url.origin.encode("ascii")])
     if not origin_is_ours or sites not in ([], [b"same-origin"]):
         raise PageError(403, "This form came from elsewhere", "It was not sent by a page of this service.")

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mcp_guard.clock import Clock
-from mcp_guard.facts import Resource
 from mcp_guard.oauth.settings import Lifetimes, Limits
 from mcp_guard.oauth.signing import SigningKeys
 from mcp_guard.oauth.users import UserDirectory
-from mcp_guard.protocol.authorization_metadata import Issuer
+from mcp_guard.protocol.authorization_metadata import Issuer, document
 from mcp_guard.stores.base import Store
 
 
@@ -16,13 +16,14 @@ from mcp_guard.stores.base import Store
 class Deployment:
     """One authorization server. `scopes` maps each offered scope to what it means for a person.
 
-    The first of `resources` is meant when a client names none. `name` is what pages call the service.
+    `resources` are resource identifiers (RFC 9728 §1.2); the first is meant when a client names none. `name` is what
+    pages call the service.
     """
 
     issuer: Issuer
     store: Store
     users: UserDirectory
-    resources: tuple[Resource, ...]
+    resources: tuple[str, ...]
     scopes: Mapping[str, str]
     keys: SigningKeys
     clock: Clock
@@ -31,5 +32,6 @@ class Deployment:
     name: str
 
     @property
-    def resource_urls(self) -> tuple[str, ...]:
-        return tuple(resource.url for resource in self.resources)
+    def metadata(self) -> dict[str, Any]:
+        """The metadata document (RFC 8414)."""
+        return document(self.issuer, scopes=tuple(self.scopes), resources=self.resources)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from mcp_guard.rejections import Kind, Rejection
+
 INVALID_REQUEST = "invalid_request"
 INVALID_CLIENT = "invalid_client"
 INVALID_GRANT = "invalid_grant"
@@ -22,16 +24,26 @@ def legal_description(text: str) -> str:
 
 
 class OAuthError(Exception):
-    """An error response as JSON (RFC 6749 §5.2, RFC 7591 §3.2.2). The description never quotes what was sent."""
+    """An error response as JSON (RFC 6749 §5.2, RFC 7591 §3.2.2). The description never quotes what was sent.
+
+    `reason` is for the operator; it is the description when it is not given.
+    """
 
     def __init__(
-        self, error: str, description: str, *, status: int = 400, headers: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        error: str,
+        description: str,
+        *,
+        status: int = 400,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        reason: str | None = None,
     ) -> None:
         super().__init__(f"{error}: {description}")
         self.error = error
         self.description = legal_description(description)
         self.status = status
         self.headers = tuple(headers)
+        self.reason = reason or description
 
 
 class RedirectableError(Exception):
@@ -52,6 +64,11 @@ class PageError(Exception):
         self.title = title
         self.message = message
         self.headers = tuple(headers)
+
+
+def for_audit(status: int, error: str, reason: str) -> Rejection:
+    """A refusal as the audit knows it: its slug is `oauth_` and the error code, or `oauth_page` for a page."""
+    return Kind(f"oauth_{error}", status, reason, "RFC 6749 §5.2", error).because(reason)
 
 
 def too_many_requests(retry_after_seconds: int, what: str) -> OAuthError:

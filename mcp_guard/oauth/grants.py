@@ -10,6 +10,7 @@ stranger can end nobody's grant.
 """
 
 import hashlib
+import math
 import secrets
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -95,7 +96,11 @@ async def redeem_code(
         if won is True:
             return await _first_tokens(deployment, client, record)
     await revoke_grant(deployment, record.grant)
-    raise OAuthError(errors.INVALID_GRANT, "The code is not valid for this request")
+    raise OAuthError(
+        errors.INVALID_GRANT,
+        "The code is not valid for this request",
+        reason="the code was used before: its grant was revoked",
+    )
 
 
 async def _first_tokens(deployment: Deployment, client: Client, record: Code) -> Issued:
@@ -147,7 +152,7 @@ async def refresh(
     revoked, won, _ = await deployment.store.run(
         [
             revocation.ask_revoked(family.grant),
-            Put(key, successor, timedelta(seconds=left), only_if_equal=encode(family)),
+            Put(key, successor, timedelta(seconds=math.ceil(left)), only_if_equal=encode(family)),
             clients.keep(deployment, client),
         ]
     )
@@ -161,7 +166,7 @@ async def _end(deployment: Deployment, family: Family, key: str) -> NoReturn:
     """Reuse: the whole family ends, whoever holds its newest token."""
     await revoke_grant(deployment, family.grant)
     await deployment.store.run([Delete(key)])
-    raise _refused()
+    raise _refused("the refresh token was used before: its grant was revoked")
 
 
 async def revoke_grant(deployment: Deployment, grant: str) -> None:
@@ -180,8 +185,8 @@ def check_resource(asked: str | None, granted: str) -> None:
         raise OAuthError(errors.INVALID_TARGET, "The grant is for another resource")
 
 
-def _refused() -> OAuthError:
-    return OAuthError(errors.INVALID_GRANT, "The refresh token is not valid for this request")
+def _refused(reason: str | None = None) -> OAuthError:
+    return OAuthError(errors.INVALID_GRANT, "The refresh token is not valid for this request", reason=reason)
 
 
 def _access_token(deployment: Deployment, grant: Code | Family, scopes: tuple[str, ...]) -> str:

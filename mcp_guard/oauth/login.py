@@ -5,7 +5,7 @@ signed in as somebody else by another site (login CSRF). Attempts are limited fo
 password is looked at.
 """
 
-from mcp_guard.oauth import browser, limits
+from mcp_guard.oauth import browser, errors, limits
 from mcp_guard.oauth.authorize import Identified, identify
 from mcp_guard.oauth.browser import Browser
 from mcp_guard.oauth.deployment import Deployment
@@ -31,17 +31,20 @@ async def login(deployment: Deployment, request: Request) -> Response:
     form = await read_form(request)
     name, password = form.one("username") or "", form.one("password") or ""
     if not visitor.accepts(_PURPOSE, identified.query, form.one("csrf")):
+        request.note(errors.for_audit(403, "login_forged", "the form's token is not this browser's"))
         return _form(
             deployment, identified, visitor, status=403, name=name, error="The page was out of date. Try again."
         )
     wait = await _wait(deployment, request, name)
     if wait is not None:
+        request.note(errors.for_audit(429, "login_limit", "too many sign-in attempts"))
         page = _form(
             deployment, identified, visitor, status=429, name=name, error="Too many attempts. Try again later."
         )
         return page.with_headers((b"retry-after", str(wait).encode()))
     user = await deployment.users.authenticate(name, Secret(password)) if name and password else None
     if user is None:
+        request.note(errors.for_audit(403, "login_failed", "name or password is wrong"))
         return _form(deployment, identified, visitor, status=403, name=name, error="Name or password is wrong.")
     signed_in = await browser.sign_in(deployment, visitor, user)
     location = f"{deployment.issuer.endpoint('authorize')}?{identified.query}"
@@ -76,6 +79,7 @@ async def _wait(deployment: Deployment, request: Request, name: str) -> int | No
     return await limits.seconds_to_wait(
         deployment.store,
         limits.bucket("login-address", rates.logins_per_address, request.address.bucket),
+        limits.bucket("login-user-address", rates.logins_per_user_and_address, f"{request.address.bucket} {name}"),
         limits.bucket("login-user", rates.logins_per_user, name),
     )
 

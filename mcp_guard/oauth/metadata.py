@@ -2,12 +2,10 @@
 
 from mcp_guard.oauth.deployment import Deployment
 from mcp_guard.oauth.web import Request, Response, json_response
-from mcp_guard.protocol.authorization_metadata import document
 
 CACHE = b"public, max-age=300"
 
 
 async def metadata(deployment: Deployment, request: Request) -> Response:
     """GET: the document."""
-    members = document(deployment.issuer, scopes=tuple(deployment.scopes), resources=deployment.resource_urls)
-    return json_response(members, cache=CACHE)
+    return json_response(deployment.metadata, cache=CACHE)

@@ -4,7 +4,7 @@ Authlib has the tables of RFC 7591 §2 and RFC 8414 §2: which members go togeth
 They run behind our own parser, which has already made sure of types, sizes and redirect URIs.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,8 @@ from mcp_guard.failures import ConfigurationError
 from mcp_guard.protocol.registration import INVALID_CLIENT_METADATA, ClientMetadata, RegistrationError
 
 
-def settle(metadata: ClientMetadata, document: Mapping[str, Any], offered: Collection[str]) -> ClientMetadata:
-    """The metadata as it is registered: scopes that are not offered are left out.
+def settle(metadata: ClientMetadata, server: Mapping[str, Any]) -> ClientMetadata:
+    """The metadata as it is registered with a server of this metadata: scopes that are not offered are left out.
 
     A client that asks for none of ours is registered as if it had asked for nothing, since several clients ask for
     OpenID scopes of their own accord; what it may have is settled again at each authorization.
@@ -25,11 +25,11 @@ def settle(metadata: ClientMetadata, document: Mapping[str, Any], offered: Colle
     Raises:
         RegistrationError: the members contradict each other.
     """
-    # A private-use redirect URI has no host, which Authlib does not expect; our own parser has judged them.
-    judged = {name: value for name, value in document.items() if name != "redirect_uris" and value not in (None, "")}
-    judged["scope"] = ""
-    server = {"token_endpoint_auth_methods_supported": ["none", "client_secret_basic"]}
-    claims = ClientMetadataClaims(judged, {}, ClientMetadataClaims.get_claims_options(server), server)
+    # Redirect URIs were judged by our own parser: one of a private-use scheme has no host, which Authlib expects.
+    # Keys of clients are not used, so they are not parsed either. Scopes are settled below.
+    options = ClientMetadataClaims.get_claims_options({**server, "scopes_supported": None})
+    judged = {name: value for name, value in metadata.members().items() if name not in {"redirect_uris", "scope"}}
+    claims = ClientMetadataClaims(judged, {}, options, dict(server))
     try:
         claims.validate()
     except (JoseError, ValueError) as fault:
@@ -40,7 +40,7 @@ def settle(metadata: ClientMetadata, document: Mapping[str, Any], offered: Colle
         ) from None
     if metadata.scopes is None:
         return metadata
-    kept = tuple(scope for scope in metadata.scopes if scope in offered)
+    kept = tuple(scope for scope in metadata.scopes if scope in server.get("scopes_supported", ()))
     return replace(metadata, scopes=kept or None)
 
 

@@ -22,8 +22,8 @@ async def register(deployment: Deployment, request: Request) -> Response:
         raise OAuthError(INVALID_CLIENT_METADATA, "The body must be application/json", status=415)
     body = await request.body(MAX_BODY)
     try:
-        document = strict_json.loads(body, max_depth=MAX_DEPTH)
-        metadata = negotiation.settle(parse_client_metadata(document), document, deployment.scopes)
+        asked = parse_client_metadata(strict_json.loads(body, max_depth=MAX_DEPTH))
+        metadata = negotiation.settle(asked, deployment.metadata)
     except strict_json.JsonError as fault:
         raise OAuthError(INVALID_CLIENT_METADATA, f"The body {fault.reason}") from None
     except RegistrationError as fault:

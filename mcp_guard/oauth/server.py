@@ -3,10 +3,12 @@
 It stands on its own under any ASGI server, or beside a guarded app, which hands it exactly the requests for `paths`.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from mcp_guard import rejections
 from mcp_guard.asgi import Receive, Scope, Send
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import Resource
@@ -27,9 +29,14 @@ from mcp_guard.oauth.signing import SigningKeys
 from mcp_guard.oauth.token import token
 from mcp_guard.oauth.users import UserDirectory
 from mcp_guard.oauth.web import BodyTooSlow, Request, Response, json_response
-from mcp_guard.protocol.authorization_metadata import Issuer, IssuerError, document, parse_issuer
-from mcp_guard.protocol.registration import is_displayable, split_scope
+from mcp_guard.protocol.authorization_metadata import Issuer
+from mcp_guard.protocol.registration import is_displayable
+from mcp_guard.protocol.scopes import is_scope_token
+from mcp_guard.protocol.uris import PublicUrl
+from mcp_guard.rejections import Kind, Rejection
 from mcp_guard.stores.base import Store
+
+logger = logging.getLogger("mcp_guard.oauth")
 
 Handler: TypeAlias = Callable[[Deployment, Request], Awaitable[Response]]
 
@@ -63,7 +70,8 @@ class AuthorizationServer:
         store: where clients, codes, grants and sessions are kept. Share it with the guard, which asks it for revoked
             grants.
         users: who may sign in.
-        resources: the protected resources that tokens can be for; the first is meant when a client names none.
+        resources: the protected resources that tokens can be for, or their identifiers; the first is meant when a
+            client names none.
         scopes: each scope that is offered, with what it means for a person.
         keys: what signs access tokens. New keys by default: then tokens end with the process.
         clock: the source of time.
@@ -81,7 +89,7 @@ class AuthorizationServer:
         issuer: str,
         store: Store,
         users: UserDirectory,
-        resources: Sequence[Resource],
+        resources: Sequence[Resource | str],
         scopes: Mapping[str, str],
         keys: SigningKeys | None = None,
         clock: Clock | None = None,
@@ -89,7 +97,7 @@ class AuthorizationServer:
         limits: Limits | None = None,
         name: str | None = None,
     ) -> None:
-        parsed = _issuer(issuer)
+        parsed = Issuer.parse(issuer)
         self._deployment = Deployment(
             issuer=parsed,
             store=store,
@@ -100,7 +108,7 @@ class AuthorizationServer:
             clock=clock or SystemClock(),
             lifetimes=lifetimes or Lifetimes(),
             limits=limits or Limits(),
-            name=name or parsed.origin.partition("//")[2],
+            name=name or parsed.url.authority,
         )
         negotiation.check_server_metadata(self.metadata)
         self._endpoints = _endpoints(parsed)
@@ -118,8 +126,7 @@ class AuthorizationServer:
     @property
     def metadata(self) -> dict[str, object]:
         """The metadata document (RFC 8414)."""
-        deployment = self._deployment
-        return document(deployment.issuer, scopes=tuple(deployment.scopes), resources=deployment.resource_urls)
+        return self._deployment.metadata
 
     @property
     def keys(self) -> SigningKeys:
@@ -147,9 +154,12 @@ class AuthorizationServer:
             allow = (b"allow", ", ".join(endpoint.methods).encode())
             return json_response({"error": "method_not_allowed"}, status=405, headers=[allow])
         try:
-            return await _guarded(endpoint, self._deployment, request)
+            response, refusal = await _guarded(endpoint, self._deployment, request)
         except ClientDisconnected:
             return None
+        if refusal is not None:
+            request.note(refusal)
+        return response
 
     def _finished(self, response: Response) -> Response:
         """The response with the fields that every response has."""
@@ -173,29 +183,33 @@ class AuthorizationServer:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _guarded(endpoint: _Endpoint, deployment: Deployment, request: Request) -> Response:
-    """Run an endpoint; everything foreseen becomes a response of its own kind."""
+async def _guarded(endpoint: _Endpoint, deployment: Deployment, request: Request) -> tuple[Response, Rejection | None]:
+    """Run an endpoint; everything foreseen becomes a response of its own kind, and a refusal for the audit."""
     try:
-        return await endpoint.handler(deployment, request)
+        return await endpoint.handler(deployment, request), None
     except PageError as fault:
-        return error_page(fault.status, fault.title, fault.message).with_headers(*fault.headers)
+        page = error_page(fault.status, fault.title, fault.message).with_headers(*fault.headers)
+        return page, errors.for_audit(fault.status, "page", fault.message)
     except OAuthError as fault:
         members = {"error": fault.error, "error_description": fault.description}
-        return json_response(members, status=fault.status, headers=fault.headers)
+        response = json_response(members, status=fault.status, headers=fault.headers)
+        return response, errors.for_audit(fault.status, fault.error, fault.reason)
     except BodyTooLarge:
-        return _refusal(endpoint, 413, "The body is too large")
+        return _refusal(endpoint, rejections.BODY_TOO_LARGE)
     except BodyTooSlow:
-        return _refusal(endpoint, 408, "The body did not arrive in time")
+        return _refusal(endpoint, rejections.BODY_TIMEOUT)
     except Unavailable as fault:
-        retry = (b"retry-after", str(fault.retry_after_seconds).encode())
-        return _refusal(endpoint, 503, "The service cannot answer now").with_headers(retry)
+        logger.error("%s: %s", type(fault).__name__, fault.reason)
+        response, refusal = _refusal(endpoint, rejections.UNAVAILABLE)
+        return response.with_headers((b"retry-after", str(fault.retry_after_seconds).encode())), refusal
 
 
-def _refusal(endpoint: _Endpoint, status: int, text: str) -> Response:
+def _refusal(endpoint: _Endpoint, kind: Kind) -> tuple[Response, Rejection]:
+    rejection = kind.because(kind.description)
     if endpoint.for_people:
-        return error_page(status, text, "Try again in a moment.")
-    error = errors.TEMPORARILY_UNAVAILABLE if status == 503 else errors.INVALID_REQUEST
-    return json_response({"error": error, "error_description": text}, status=status)
+        return error_page(kind.status, kind.description, "Try again in a moment."), rejection
+    error = errors.TEMPORARILY_UNAVAILABLE if kind is rejections.UNAVAILABLE else errors.INVALID_REQUEST
+    return json_response({"error": error, "error_description": kind.description}, status=kind.status), rejection
 
 
 def _endpoints(issuer: Issuer) -> dict[str, _Endpoint]:
@@ -210,24 +224,20 @@ def _endpoints(issuer: Issuer) -> dict[str, _Endpoint]:
     }
 
 
-def _issuer(identifier: str) -> Issuer:
-    try:
-        return parse_issuer(identifier)
-    except IssuerError as fault:
-        raise ConfigurationError(f"issuer: {fault}") from None
-
-
-def _resources(resources: Sequence[Resource]) -> tuple[Resource, ...]:
-    if not resources:
+def _resources(resources: Sequence[Resource | str]) -> tuple[str, ...]:
+    urls = tuple(resource if isinstance(resource, str) else resource.url for resource in resources)
+    if not urls:
         raise ConfigurationError("resources must hold at least one resource")
-    if len({resource.url for resource in resources}) != len(resources):
-        raise ConfigurationError("resources must have different URLs")
-    return tuple(resources)
+    if len(set(urls)) != len(urls):
+        raise ConfigurationError("resources must differ from each other")
+    for url in urls:
+        PublicUrl.parse(url, setting="resources")
+    return urls
 
 
 def _scopes(scopes: Mapping[str, str]) -> dict[str, str]:
     for scope, meaning in scopes.items():
-        if split_scope(scope) != (scope,):
+        if not is_scope_token(scope):
             raise ConfigurationError(f"scopes: {scope!r} is not a scope (RFC 6749 §3.3)")
         if not meaning or not is_displayable(meaning):
             raise ConfigurationError(f"scopes: {scope!r} must say what it means for a person")

@@ -56,12 +56,15 @@ class Rate:
 class Limits:
     """How often what costs something may be done.
 
-    Guesses at a password are counted for each user, wherever they come from (OWASP ASVS 2.2.1 asks for no more than 100
-    an hour), and for each address. `registrations` bounds, with `Lifetimes.unused_client`, how many unused clients are
+    Guesses at a password are counted for each address, for each user wherever they come from (OWASP ASVS 4 2.2.1: no
+    more than 100 an hour), and for a user from one address, fewer, so that nobody alone can lock somebody else out.
+    `client_failures_per_address` counts failed client authentications, `transactions_per_user` consent pages.
+    `registrations` bounds, with `Lifetimes.unused_client`, how many unused clients are
     kept: at most twice its count when its period is as long as that lifetime.
     """
 
-    logins_per_user: Rate = Rate(25, timedelta(minutes=15))
+    logins_per_user: Rate = Rate(100, timedelta(hours=1))
+    logins_per_user_and_address: Rate = Rate(20, timedelta(minutes=15))
     logins_per_address: Rate = Rate(60, timedelta(minutes=15))
     registrations: Rate = Rate(5_000, timedelta(days=1))
     registrations_per_address: Rate = Rate(100, timedelta(hours=1))

@@ -11,7 +11,7 @@ from mcp_guard.oauth.parameters import ParameterError, Parameters, parse_form
 from mcp_guard.oauth.records import Client
 from mcp_guard.oauth.web import Request, Response, json_response
 from mcp_guard.protocol import pkce
-from mcp_guard.protocol.registration import split_scope
+from mcp_guard.protocol import scopes as scope_rules
 
 MAX_BODY = 65536
 """Bytes of a token request."""
@@ -71,9 +71,10 @@ async def _refresh(deployment: Deployment, client: Client, parameters: Parameter
     if refresh_token is None:
         raise OAuthError(errors.INVALID_GRANT, "The refresh token is not valid for this request")
     text = parameters.one("scope")
-    scopes = None if text is None else split_scope(text)
-    if text is not None and scopes is None:
-        raise OAuthError(errors.INVALID_SCOPE, "The scope is malformed")
+    try:
+        scopes = None if text is None else tuple(sorted(scope_rules.parse(text)))
+    except scope_rules.ScopeError:
+        raise OAuthError(errors.INVALID_SCOPE, "The scope is malformed") from None
     return await grants.refresh(deployment, client, refresh_token, scopes=scopes, resource=parameters.one("resource"))
 
 

@@ -88,10 +88,11 @@ class StaticUsers:
         self._turn = anyio.CapacityLimiter(HASHES_AT_ONCE)
 
     @classmethod
-    def from_pairs(cls, pairs: Mapping[str, str], *, hasher: PasswordHasher = HASHER) -> "StaticUsers":
+    def from_pairs(cls, pairs: Mapping[str, str | Secret], *, hasher: PasswordHasher = HASHER) -> "StaticUsers":
         """Users by name and plain password, for demonstrations and tests."""
+        words = {name: word.reveal() if isinstance(word, Secret) else word for name, word in pairs.items()}
         return cls(
-            {name: (User(subject=name, name=name), hash_password(word, hasher=hasher)) for name, word in pairs.items()}
+            {name: (User(subject=name, name=name), hash_password(word, hasher=hasher)) for name, word in words.items()}
         )
 
     @classmethod

@@ -11,6 +11,7 @@ import anyio
 from mcp_guard.asgi import Receive, Scope, Send
 from mcp_guard.facts import ClientAddress, facts_of
 from mcp_guard.layer import BodyTooLarge, ClientDisconnected
+from mcp_guard.rejections import Rejection
 
 BODY_DEADLINE = timedelta(seconds=15)
 """How long a body may take to arrive."""
@@ -33,7 +34,12 @@ class Request:
         self.query: bytes = scope.get("query_string", b"")
         self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self.address = _address(scope)
+        self._scope = scope
         self._receive = receive
+
+    def note(self, refusal: Rejection) -> None:
+        """Tell the layers further out, the audit above all, why the request was refused."""
+        facts_of(self._scope).setdefault(Rejection, refusal)
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the field `name` (lower case), in order."""

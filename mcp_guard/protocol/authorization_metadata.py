@@ -9,32 +9,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_guard.protocol.redirects import LOOPBACK_HOSTS, RedirectError, parse_redirect
+from mcp_guard.failures import ConfigurationError
+from mcp_guard.protocol.uris import PublicUrl
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 
-_ISSUER = re.compile(r"(https?)://([^/]+)(/.*)?")
 _PATH = re.compile(r"(?:/[A-Za-z0-9\-._~]+)*/?")
-
-
-class IssuerError(ValueError):
-    """The issuer identifier cannot be used. The message says what it must be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer identifier taken apart. `identifier` is what clients compare; `origin` is scheme and authority.
-
-    `path` has no slash at its end; it is empty for an issuer without a path.
-    """
+    """An issuer identifier. `identifier` is what clients compare, byte for byte; `url` is the same taken apart."""
 
     identifier: str
-    origin: str
-    path: str
+    url: PublicUrl
+
+    @classmethod
+    def parse(cls, identifier: str) -> "Issuer":
+        """Take apart an issuer identifier (RFC 8414 §2): https, or http on a loopback host; no query, no fragment.
+
+        Raises:
+            ConfigurationError: it is anything else, or its path would need percent-encoding.
+        """
+        url = PublicUrl.parse(identifier, setting="issuer")
+        if _PATH.fullmatch(url.path) is None:
+            raise ConfigurationError(f"issuer: {identifier!r} has a path with more than letters, digits, -, ., _ and ~")
+        return cls(identifier, url)
 
     @property
     def is_secure(self) -> bool:
-        return self.origin.startswith("https:")
+        return self.url.is_secure
+
+    @property
+    def path(self) -> str:
+        """Its path without a slash at the end."""
+        return self.url.path.removesuffix("/")
 
     @property
     def well_known_path(self) -> str:
@@ -43,32 +52,7 @@ class Issuer:
 
     def endpoint(self, name: str) -> str:
         """The URL of the endpoint called `name`, such as `token`."""
-        return f"{self.origin}{self.path}/{name}"
-
-
-def parse_issuer(identifier: str) -> Issuer:
-    """Take apart an issuer identifier (RFC 8414 §2): https, or http on a loopback host; no query, no fragment.
-
-    Raises:
-        IssuerError: it is anything else, or its path would not survive a router.
-    """
-    match = _ISSUER.fullmatch(identifier)
-    if match is None:
-        raise IssuerError("an issuer is an https URL without query or fragment")
-    path = match[3] or ""
-    try:
-        parsed = parse_redirect(identifier)
-    except RedirectError as fault:
-        raise IssuerError(f"an issuer is an https URL, or http on {_loopback()}: {fault}") from None
-    if "?" in identifier or _PATH.fullmatch(path) is None:
-        raise IssuerError("an issuer has no query, and its path has only letters, digits, '-', '.', '_' and '~'")
-    if parsed.host is None or match[2] != match[2].lower():
-        raise IssuerError("the host of an issuer is in lower case")
-    return Issuer(identifier, f"{match[1]}://{match[2]}", path.removesuffix("/"))
-
-
-def _loopback() -> str:
-    return ", ".join(sorted(LOOPBACK_HOSTS))
+        return f"{self.url.origin}{self.path}/{name}"
 
 
 def document(issuer: Issuer, *, scopes: Sequence[str], resources: Sequence[str]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ can be compared as a string and shown to a person by its host.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import parse_qsl, quote, urlencode
+
+from mcp_guard.protocol.uris import UriError, parse_host
 
 MAX_LENGTH = 2048
 """Characters in a redirect URI."""
@@ -25,8 +26,9 @@ RESPONSE_PARAMETERS = frozenset(
 _SCHEME = re.compile(r"([a-z][a-z0-9+.\-]*):(.*)")
 _PCHAR = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})"
 _PATH_QUERY = re.compile(rf"((?:/{_PCHAR}*)*)(?:\?((?:{_PCHAR}|[/?])*))?")
-_AUTHORITY = re.compile(r"([A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\])(?::([1-9][0-9]{0,4}))?")
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+_LOOPBACK = re.compile(
+    r"http://(?P<host>127\.0\.0\.1|\[::1\]|localhost)(?::(?P<port>[1-9][0-9]{0,4}))?(?P<rest>(?:[/?].*)?)"
+)
 _REST = re.compile(rf"(?:{_PCHAR}|[/?\[\]])+")
 _DOT_SEGMENT = re.compile(r"(?:/|^)(?:\.|%2[eE]){1,2}(?:/|$)")
 _HIGHEST_PORT = 65535
@@ -38,16 +40,12 @@ class RedirectError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """A redirect URI taken apart. `host`, `port` and `path` are None for private-use schemes.
-
-    `host` is lower case, an IPv6 address in brackets. `rest` is the path and the query as they were written.
-    """
+    """A redirect URI taken apart. `host` is in lower case, IPv6 in brackets; None for private-use schemes."""
 
     uri: str
     scheme: str
     host: str | None = None
     port: int | None = None
-    rest: str = ""
 
     @property
     def is_loopback(self) -> bool:
@@ -101,7 +99,7 @@ def _parse_private_use(uri: str, scheme: str, rest: str) -> Redirect:
     if _REST.fullmatch(rest) is None:
         raise RedirectError("a redirect URI has only the characters of RFC 3986")
     _refuse_response_parameters(rest.partition("?")[2])
-    return Redirect(uri, scheme, rest=rest)
+    return Redirect(uri, scheme)
 
 
 def _parse_web(uri: str, scheme: str, rest: str) -> Redirect:
@@ -109,29 +107,17 @@ def _parse_web(uri: str, scheme: str, rest: str) -> Redirect:
     authority, rest = rest[:cut], rest[cut:]
     if "@" in authority:
         raise RedirectError("a redirect URI has no userinfo")
-    match = _AUTHORITY.fullmatch(authority)
-    if match is None or not _is_host(match[1]):
-        raise RedirectError("the host of a redirect URI is a domain name or an address, with a plain port")
-    port = int(match[2]) if match[2] else None
-    if port is not None and port > _HIGHEST_PORT:
-        raise RedirectError("a port is at most 65535")
+    try:
+        host = parse_host(authority.encode("ascii"))
+    except (UriError, UnicodeEncodeError):
+        raise RedirectError("the host of a redirect URI is a domain name or an address, with a plain port") from None
     parts = _PATH_QUERY.fullmatch(rest)
     if parts is None:
         raise RedirectError("a redirect URI has only the characters of RFC 3986")
     if _DOT_SEGMENT.search(parts[1]):
         raise RedirectError("a redirect URI has no dot segments")
     _refuse_response_parameters(parts[2] or "")
-    return Redirect(uri, scheme, match[1].lower(), port, rest)
-
-
-def _is_host(host: str) -> bool:
-    if host.startswith("["):
-        try:
-            IPv6Address(host[1:-1])
-        except AddressValueError:
-            return False
-        return True
-    return all(_LABEL.fullmatch(label) for label in host.split("."))
+    return Redirect(uri, scheme, host.host, host.port)
 
 
 def _refuse_response_parameters(query: str) -> None:
@@ -148,25 +134,10 @@ def matches(registered: str, presented: str) -> bool:
     """
     if registered == presented:
         return True
-    try:
-        ours, theirs = parse_redirect(registered), parse_redirect(presented)
-    except RedirectError:
+    ours, theirs = _LOOPBACK.fullmatch(registered), _LOOPBACK.fullmatch(presented)
+    if ours is None or theirs is None or ours.group("host", "rest") != theirs.group("host", "rest"):
         return False
-    return (
-        ours.is_loopback
-        and ours.scheme == theirs.scheme == "http"
-        and ours.host == theirs.host
-        and ours.rest == theirs.rest
-        and presented == _with_port(ours, theirs.port)
-    )
-
-
-def _with_port(redirect: Redirect, port: int | None) -> str:
-    """The registered spelling with another port, so that nothing but the port can differ."""
-    host_length = len(redirect.host or "")
-    start = len("http://")
-    host = redirect.uri[start : start + host_length]
-    return f"http://{host}{'' if port is None else f':{port}'}{redirect.rest}"
+    return theirs["port"] is None or int(theirs["port"]) <= _HIGHEST_PORT
 
 
 def find_match(registered: Sequence[str], presented: str) -> bool:

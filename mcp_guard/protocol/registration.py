@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mcp_guard.protocol import scopes
 from mcp_guard.protocol.redirects import RedirectError, parse_redirect
 
 MAX_REDIRECT_URIS = 10
@@ -31,7 +32,6 @@ _KEPT = ("client_name", "client_uri", "software_id", "software_version")
 
 # Control, format (bidirectional overrides, zero width), surrogate, private use, line and paragraph separators.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 _WEB_URL = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#][^\s\\]*)?")
 
 INVALID_REDIRECT_URI = "invalid_redirect_uri"
@@ -188,14 +188,7 @@ def _listed(
 def _scopes(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
-    scopes = split_scope(text)
-    if scopes is None:
-        raise RegistrationError(INVALID_CLIENT_METADATA, "scope is a list of scope tokens with one space between them")
-    return scopes
-
-
-def split_scope(text: str) -> tuple[str, ...] | None:
-    """The tokens of a scope string (RFC 6749 §3.3), each once, in order; None when it is not one."""
-    if _SCOPE.fullmatch(text) is None:
-        return None
-    return tuple(dict.fromkeys(text.split(" ")))
+    try:
+        return tuple(sorted(scopes.parse(text)))
+    except scopes.ScopeError:
+        raise RegistrationError(INVALID_CLIENT_METADATA, "scope is a list with one space between scopes") from None
