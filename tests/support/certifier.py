@@ -78,6 +78,7 @@ def certify(run: Run) -> Certificate:
         contextlib.redirect_stderr(output),
     ):
         os.environ.update(_environment(server.app, run.endpoint))
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         os.environ.pop("PYTEST_ADDOPTS", None)
         os.chdir(folder)
         arguments = [f"--mcp-target={server.url}{run.endpoint}", "--mcp-conformance-login=form"]

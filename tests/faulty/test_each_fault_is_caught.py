@@ -1,0 +1,86 @@
+"""The certifier has teeth: one fault gives one finding, under its own id, and no fault gives none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+import conformance_suites
+from tests.support.certifier import BAD, Certificate, Run, certifiers, certify
+from tests.support.model_server import FAULTS, Fault
+
+WITHIN_SECONDS = 120
+OUT_OF_SIGHT: Mapping[str, str] = {}
+"""Faults that no check can see yet, and why. The list is tested: a fault that is caught must leave it."""
+
+WITHOUT_A_FAULT: Mapping[str, str] = {}
+"""Requirements with a check and without a fault, and why."""
+
+
+def checked() -> set[str]:
+    """The requirements that the bundled suites have a check for."""
+    suites = [path for folder in conformance_suites.__path__ for path in Path(folder).glob("test_*.py")]
+    return {
+        found for path in suites for found in re.findall(r'@requirement\("([A-Z]+-\d{3})"\)', path.read_text("utf-8"))
+    }
+
+
+def visible() -> list[Fault]:
+    """The faults whose requirement has a check, in the order of the ids."""
+    return sorted((one for one in FAULTS.values() if one.requirement in checked()), key=lambda one: one.requirement)
+
+
+def run_with(fault: Fault) -> Run:
+    return Run(frozenset({fault.name}), fault.endpoint, (fault.requirement,))
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> Iterator[Callable[[Run], Certificate]]:
+    """Certificates by run. Those of all selected tests are on their way at once, two at a time."""
+    with certifiers() as pool:
+        promised: dict[Run, Future[Certificate]] = {}
+
+        def promise(run: Run) -> Future[Certificate]:
+            if run not in promised:
+                promised[run] = pool.submit(certify, run)
+            return promised[run]
+
+        for endpoint in ("/mcp", "/sse"):
+            promise(Run(endpoint=endpoint))
+        for item in request.session.items:
+            fault = (
+                item.callspec.params.get("fault")
+                if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+                else None
+            )
+            if isinstance(fault, Fault) and item.path == request.path:
+                promise(run_with(fault))
+        yield lambda run: promise(run).result(WITHIN_SECONDS)
+
+
+@pytest.mark.parametrize("endpoint", ["/mcp", "/sse"])
+def test_nothing_is_found_on_the_sound_server(endpoint: str, results: Callable[[Run], Certificate]) -> None:
+    certificate = results(Run(endpoint=endpoint))
+    assert certificate.found == {}, certificate.output
+    assert certificate.exit_code == 0, certificate.output
+
+
+@pytest.mark.parametrize("fault", [one for one in visible() if one.name not in OUT_OF_SIGHT], ids=lambda one: one.name)
+def test_the_fault_is_caught_under_its_requirement(fault: Fault, results: Callable[[Run], Certificate]) -> None:
+    sound = results(Run(endpoint=fault.endpoint))
+    assert sound.outcomes.get(fault.requirement) == "pass", sound.reasons.get(fault.requirement)
+    certificate = results(run_with(fault))
+    assert certificate.outcomes.get(fault.requirement) in BAD, certificate.output
+
+
+@pytest.mark.parametrize("fault", [FAULTS[name] for name in OUT_OF_SIGHT], ids=lambda one: one.name)
+def test_a_fault_out_of_sight_is_not_caught_either(fault: Fault, results: Callable[[Run], Certificate]) -> None:
+    assert results(run_with(fault)).outcomes.get(fault.requirement) not in BAD
+
+
+def test_every_checked_requirement_has_a_fault() -> None:
+    assert checked() - {fault.requirement for fault in FAULTS.values()} == set(WITHOUT_A_FAULT)
