@@ -26,6 +26,7 @@ class Host(Check):
     """`also` are further hosts, each with its port unless that is the default of the public URL's scheme."""
 
     needs = (Transport,)
+    judges_handshakes = True
 
     public_url: str
     also: tuple[str, ...] = ()

@@ -52,7 +52,7 @@ class Metadata(Check):
     documentation: str | None = None
     browser_clients: bool = False
 
-    answers: Mapping[str, tuple[Answer, Answer]] = field(init=False, repr=False, compare=False)
+    answers: Mapping[str, Answer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.resources:
@@ -63,17 +63,16 @@ class Metadata(Check):
             PublicUrl.parse(issuer, setting="authorization_servers")
         if self.documentation is not None:
             PublicUrl.parse(self.documentation, setting="documentation")
-        answers: dict[str, tuple[Answer, Answer]] = {}
+        answers: dict[str, Answer] = {}
         for resource in self.resources:
             path = well_known_path(resource.url)
             if path in answers:
                 raise ConfigurationError(f"resources: {resource.url!r} has the same metadata URL as another")
-            answers[path] = self._answers(resource)
-        answers.setdefault(WELL_KNOWN, self._answers(self.resources[0]))
+            answers[path] = self._answer(resource)
+        answers.setdefault(WELL_KNOWN, self._answer(self.resources[0]))
         object.__setattr__(self, "answers", answers)
 
-    def _answers(self, resource: Resource) -> tuple[Answer, Answer]:
-        """What GET and HEAD get."""
+    def _answer(self, resource: Resource) -> Answer:
         needed = resource.scopes.union(*resource.tool_scopes.values())
         members = document(
             resource.url,
@@ -85,22 +84,21 @@ class Metadata(Check):
         body = json.dumps(members, separators=(",", ":")).encode()
         headers: RawHeaders = [
             (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
             (b"cache-control", f"public, max-age={MAX_AGE_SECONDS}".encode()),
         ]
         if self.browser_clients:
             headers.append((b"access-control-allow-origin", b"*"))
-        return Answer(200, body, headers), Answer(200, b"", headers)
+        return Answer(200, body, headers)
 
     async def admit(self, request: RequestHead) -> Admission:
         path = routed_path(request)
         if not path.startswith(WELL_KNOWN_PREFIX):
             return ADMITTED
-        answers = self.answers.get(path)
-        if answers is None:
+        answer = self.answers.get(path)
+        if answer is None:
             raise rejections.NOT_FOUND.because("no metadata is published at this path")
         if request.method in ("GET", "HEAD"):
-            return Admission(answer=answers[request.method == "HEAD"])
+            return Admission(answer=answer)
         if self.browser_clients and request.method == "OPTIONS":
             return Admission(answer=PREFLIGHT)
         allow = ALLOW_PAGES if self.browser_clients else ALLOW

@@ -47,6 +47,8 @@ class Origin(Check):
     `insecure_allow_null` admits `null`, the origin of sandboxed frames and local files: of any page that wants it.
     """
 
+    judges_handshakes = True
+
     public_url: str
     allowed: tuple[str, ...] = ()
     insecure_allow_null: bool = False

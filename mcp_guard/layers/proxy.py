@@ -68,6 +68,7 @@ class Proxy(Check):
     """
 
     adds = (ClientAddress, Transport)
+    judges_handshakes = True
 
     trusted: tuple[str, ...] = ()
     header: Literal["x-forwarded", "forwarded"] = "x-forwarded"

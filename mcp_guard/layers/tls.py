@@ -24,8 +24,8 @@ from mcp_guard.rejections import Rejection
 ONE_YEAR_SECONDS = 31_536_000
 
 ALWAYS: RawHeaders = [(b"x-content-type-options", b"nosniff")]
+NOT_STORED: RawHeaders = [(b"cache-control", b"no-store")]
 UNLESS_SAID: RawHeaders = [
-    (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
@@ -41,6 +41,7 @@ class Tls(Check):
     """
 
     needs = (Transport, ClientAddress)
+    judges_handshakes = True
 
     public_url: str
     hsts_max_age_seconds: int = ONE_YEAR_SECONDS
@@ -62,8 +63,12 @@ class Tls(Check):
             policy += "; includeSubDomains"
         hsts = [] if loopback else [(b"strict-transport-security", policy.encode())]
         object.__setattr__(self, "loopback", loopback)
-        object.__setattr__(self, "over_http", Admission(response_headers=ALWAYS, default_headers=UNLESS_SAID))
-        object.__setattr__(self, "over_https", Admission(response_headers=ALWAYS + hsts, default_headers=UNLESS_SAID))
+        object.__setattr__(
+            self, "over_http", Admission(response_headers=ALWAYS, default_headers=NOT_STORED + UNLESS_SAID)
+        )
+        object.__setattr__(
+            self, "over_https", Admission(response_headers=ALWAYS + hsts, default_headers=NOT_STORED + UNLESS_SAID)
+        )
 
     async def admit(self, request: RequestHead) -> Admission:
         if request.fact(Transport).is_secure:

@@ -62,6 +62,8 @@ _METHOD = re.compile(r"[A-Z]+")
 class Wire(Check):
     """Sizes are in bytes: of the request target, of one field (name and value), of all fields together."""
 
+    judges_handshakes = True
+
     methods: tuple[str, ...] = ("DELETE", "GET", "HEAD", "OPTIONS", "POST")
     max_target_bytes: int = 8 * 1024
     max_headers: int = 100
