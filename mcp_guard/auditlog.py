@@ -7,6 +7,7 @@ cannot show that its end was cut off: keep the head (`seq` and hash) elsewhere a
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,17 @@ from typing import Any, Protocol
 from mcp_guard.failures import AuditUnavailable, ConfigurationError
 from mcp_guard.secret import fingerprint
 
+logger = logging.getLogger("mcp_guard")
+
 GENESIS = "0" * 64
 MAX_FIELD_CHARACTERS = 256
 """Longer texts in a record are cut, and their length and fingerprint noted."""
+
+TAIL_BYTES = 64 * 1024
+"""How much of the end of a file is read at first to find its last line."""
+
+OPENING = b'{"seq":'
+"""How every line begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,10 @@ class Sink(Protocol):
 
 @dataclass(eq=False)
 class FileSink:
-    """A file that is only appended to, readable and writable by its owner."""
+    """A file that is only appended to, readable and writable by its owner.
+
+    A torn line at its end, left by a crash or a full disk, is cut off: the response it was to record never went out.
+    """
 
     path: Path
     _descriptor: int | None = field(default=None, init=False)
@@ -60,23 +72,31 @@ class FileSink:
     def open(self) -> Head:
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            lines = self.path.read_bytes().splitlines(keepends=True)
+            return self._resume(self._descriptor)
         except OSError as error:
+            self.close()
             raise ConfigurationError(f"audit file {self.path}: {error.strerror}") from error
-        if not lines:
-            return Head(0, GENESIS)
-        last = lines[-1]
-        if not last.endswith(b"\n"):
-            # A torn line after a crash: closed off here, so that the next line starts clean and verify can name it.
-            os.write(self._descriptor, b"\n")
-            last += b"\n"
-        return Head(_sequence(last) or len(lines), _hash(last))
+        except ConfigurationError:
+            self.close()
+            raise
+
+    def _resume(self, descriptor: int) -> Head:
+        size = os.fstat(descriptor).st_size
+        last, torn = _last_line(descriptor, size)
+        head = _head(last) if last else Head(0, GENESIS)
+        if head is None or not torn.startswith(OPENING[: len(torn)]):
+            raise ConfigurationError(f"audit file {self.path}: does not end in a line of an audit log")
+        if torn:
+            logger.warning("audit file %s: a torn line of %d bytes at its end is cut off", self.path, len(torn))
+            os.ftruncate(descriptor, size - len(torn))
+        return head
 
     def write(self, line: bytes) -> None:
         if self._descriptor is None:
             raise OSError("the audit file is not open")
         written = os.write(self._descriptor, line)
         if written != len(line):
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             raise OSError(f"only {written} of {len(line)} bytes were written")
 
     def close(self) -> None:
@@ -128,7 +148,8 @@ class DescriptorSink:
         return Head(0, GENESIS)
 
     def write(self, line: bytes) -> None:
-        os.write(self.descriptor, line)
+        while line:
+            line = line[os.write(self.descriptor, line) :]
 
     def close(self) -> None:
         """The descriptor is not ours to close."""
@@ -186,16 +207,16 @@ def verify(lines: Iterable[bytes], expected: Head | None = None) -> Head | Flaw:
     With `expected`, a head kept elsewhere, a chain that was cut off before it is a flaw too.
     """
     head = Head(0, GENESIS)
-    passed = expected is None
+    passed = expected is None or expected == head
     number = 0
     for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            return Flaw(number, "the line is torn")
         try:
             record = json.loads(line)
             seq, prev = record["seq"], record["prev"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return Flaw(number, "not a record of a chain")
-        if not line.endswith(b"\n"):
-            return Flaw(number, "the line is torn")
         if prev != head.hash:
             return Flaw(number, "does not follow the line before it")
         if seq != head.seq + 1:
@@ -218,9 +239,21 @@ def _hash(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def _sequence(line: bytes) -> int | None:
+def _head(line: bytes) -> Head | None:
+    """The head of a chain that ends in `line`; None when it is no record of a chain."""
     try:
         seq = json.loads(line)["seq"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return seq if isinstance(seq, int) else None
+    return Head(seq, _hash(line)) if isinstance(seq, int) and line.startswith(OPENING) else None
+
+
+def _last_line(descriptor: int, size: int) -> tuple[bytes, bytes]:
+    """The last whole line of a file of `size` bytes (empty when there is none), and what stands after it."""
+    window = 0
+    while True:
+        window = min(size, max(TAIL_BYTES, 2 * window))
+        os.lseek(descriptor, size - window, os.SEEK_SET)
+        lines, newline, torn = os.read(descriptor, window).rpartition(b"\n")
+        if b"\n" in lines or window == size:
+            return (lines.rpartition(b"\n")[2] + newline), torn

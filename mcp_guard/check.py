@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from mcp_guard.asgi import ASGIApp
-from mcp_guard.exchange import Batch, Pipeline, Single
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import Admission, Managed, RequestHead
+from mcp_guard.lifespan import Guard
+from mcp_guard.pipeline import Batch, Pipeline, Single
 from mcp_guard.stores.base import Operation, Result, Store
 
 
@@ -31,7 +32,7 @@ class Layer:
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """This layer alone around `app`; fits Starlette's and FastMCP's `Middleware(layer.wrap)`."""
-        return compile_layers((self,), app)
+        return guarded((self,), app)
 
     def managed(self) -> Sequence[Managed]:
         """What must be started before the layer can decide."""
@@ -100,3 +101,13 @@ def compile_layers(layers: Sequence[Layer], app: ASGIApp) -> Pipeline:
         else:
             raise ConfigurationError(f"layers: {type(layer).__name__} is neither a Check nor a StatefulCheck")
     return Pipeline(tuple(steps), app)
+
+
+def guarded(layers: Sequence[Layer], app: ASGIApp) -> Guard:
+    """`app` behind `layers`, which start and close what they depend on.
+
+    Raises:
+        ConfigurationError: a layer is neither a `Check` nor a `StatefulCheck`.
+    """
+    managed = tuple({id(one): one for layer in layers for one in layer.managed()}.values())
+    return Guard(compile_layers(layers, app), app, managed)

@@ -1,15 +1,16 @@
-"""The only ASGI plumbing: one scope copy, one send wrapper, refusals, store batches.
+"""One exchange: one scope copy, one send wrapper, refusals.
 
-A `Pipeline` takes one exchange through its steps. Every check that admitted it leaves an `Admission`; together they say
-what the app is shown and what becomes of its response. A refusal is sent the same way as a response of the app, so that
-headers and observers of the layers further out apply to it too. Whatever is not a `Rejection` refuses with 503.
+Every check that admitted the request leaves an `Admission`; together they say what the app is shown and what becomes of
+its response. A refusal is sent the same way as a response of the app, so that headers and observers of the layers
+further out apply to it too. Whatever is not a `Rejection` refuses with 503.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, Protocol
 
 from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
@@ -20,86 +21,14 @@ from mcp_guard.refusal import RETRY_SOON, body_of, unavailable
 from mcp_guard.rejections import Rejection
 from mcp_guard.stores.base import Operation, Store
 
-if TYPE_CHECKING:
-    from mcp_guard.check import Check, StatefulCheck
-
 logger = logging.getLogger("mcp_guard")
 
 
-@dataclass(slots=True)
-class Single:
-    """A step of one check without state."""
+class Step(Protocol):
+    """One or more checks that decide together."""
 
-    check: "Check"
-
-    async def decide(self, request: RequestHead, exchange: "Exchange") -> bool:
-        """Run the check. Answers True when the request goes on to the next step."""
-        return exchange.admit(await self.check.admit(request))
-
-
-@dataclass(slots=True)
-class Batch:
-    """A step of neighbouring stateful checks on one store: one round trip for all of them."""
-
-    store: Store
-    checks: list["StatefulCheck"]
-
-    def accepts(self, check: "StatefulCheck") -> bool:
-        """Whether `check` may join: same store, and nothing it needs is only learned inside this batch."""
-        learned = {kind for earlier in self.checks for kind in earlier.adds}
-        return check.store is self.store and learned.isdisjoint(check.needs)
-
-    async def decide(self, request: RequestHead, exchange: "Exchange") -> bool:
-        """Ask for all, run once, let each judge its own results."""
-        asked = [list(check.ask(request)) for check in self.checks]
-        operations = [operation for some in asked for operation in some]
-        results = await self.store.run(operations) if operations else []
-        start = 0
-        for check, some in zip(self.checks, asked, strict=True):
-            admission = check.answer(request, results[start : start + len(some)])
-            start += len(some)
-            if not exchange.admit(admission, self.store):
-                return False
-        return True
-
-
-Step = Single | Batch
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """Compiled layers around an app; itself an ASGI app."""
-
-    steps: tuple[Step, ...]
-    app: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind == "http":
-            await Exchange(scope, receive, send).run(self.steps, self.app)
-        elif kind == "lifespan":
-            await self.app(scope, receive, send)
-        elif kind == "websocket":
-            await Exchange(scope, receive, send).run(self.handshake_steps(), refuse_handshake)
-        else:
-            raise RuntimeError(f"mcp_guard does not pass on the ASGI scope type {kind!r}")
-
-    async def refuse(self, fault: Unavailable, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request without judging it, because the layers cannot be started."""
-
-        async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
-            raise fault
-
-        await Exchange(scope, receive, send).run(self.handshake_steps(), refusing)
-
-    def handshake_steps(self) -> tuple[Step, ...]:
-        """The steps that judge a WebSocket handshake as well."""
-        return tuple(step for step in self.steps if isinstance(step, Single) and step.check.judges_handshakes)
-
-
-async def refuse_handshake(scope: Scope, receive: Receive, send: Send) -> None:
-    """What stands in place of the app for a WebSocket: nothing is served."""
-    raise rejections.SCOPE_NOT_GUARDED.because("no layer of the stack admits WebSockets")
+    async def decide(self, exchange: "Exchange") -> bool:
+        """Run the checks. Answers True when the request goes on to the next step."""
 
 
 @dataclass(eq=False, slots=True)
@@ -111,6 +40,7 @@ class Exchange:
     outer_send: Send
     scope: Scope = field(init=False)
     facts: dict[type, Any] = field(init=False)
+    request: RequestHead = field(init=False)
     admissions: list[Admission] = field(default_factory=list)
     watches: list[tuple[Watch, Store | None]] = field(default_factory=list)
     body: bytes | None = None
@@ -122,24 +52,23 @@ class Exchange:
         # Some servers append trailers to the live header list: whatever is decided on is a copy from before receive().
         self.scope = {**self.outer_scope, "headers": list(self.outer_scope["headers"])}
         self.facts = self.scope.setdefault(FACTS_KEY, {})
+        self.request = RequestHead(self.scope, self.facts, self.read_body)
 
     async def run(self, steps: Sequence[Step], app: ASGIApp) -> None:
         """Take the exchange through the steps and to the app, and see it to its end."""
-        request = RequestHead(self.scope, self.facts, self.read_body)
         try:
-            await self.decide_and_respond(request, steps, app)
+            await self.decide_and_respond(steps, app)
         except ClientDisconnected:
             logger.debug("the client went away before its request was complete")
         except ResponseCut as cut:
             logger.warning("a response was cut: %s", cut)
         finally:
-            for watch, _ in reversed(self.watches):
-                watch.on_end()
+            self.end_watches(0)
 
-    async def decide_and_respond(self, request: RequestHead, steps: Sequence[Step], app: ASGIApp) -> None:
+    async def decide_and_respond(self, steps: Sequence[Step], app: ASGIApp) -> None:
         try:
             for step in steps:
-                if not await step.decide(request, self):
+                if not await step.decide(self):
                     break
             await self.respond(app)
         except Rejection as rejection:
@@ -150,7 +79,7 @@ class Exchange:
             raise
         except Exception:
             logger.exception("a guard layer failed; the request is refused")
-            await self.refuse(rejections.GUARD_FAULT.because("a guard layer failed", RETRY_SOON))
+            await self.refuse(guard_fault())
 
     def admit(self, admission: Admission, store: Store | None = None) -> bool:
         """Take note of what a check said. Answers True when the request goes on to the next step."""
@@ -162,6 +91,8 @@ class Exchange:
         if admission.hide:
             self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] not in admission.hide]
         self.scope.update(admission.scope)
+        if admission.hide or admission.scope:
+            self.request = RequestHead(self.scope, self.facts, self.read_body)
         return admission.answer is None and admission.divert is None
 
     async def respond(self, app: ASGIApp) -> None:
@@ -190,11 +121,17 @@ class Exchange:
 
     async def read_body(self, limit_bytes: int) -> bytes:
         """The whole body, at most `limit_bytes`; kept to be replayed to the app."""
-        if self.body is not None:
-            return self.body
+        if self.body is None:
+            self.body = await self.receive_body(limit_bytes)
+        if len(self.body) > limit_bytes:
+            raise BodyTooLarge
+        return self.body
+
+    async def receive_body(self, limit_bytes: int) -> bytes:
         parts: list[bytes] = []
         size = 0
-        while True:
+        more = True
+        while more:
             message = await self.outer_receive()
             if message["type"] != "http.request":
                 raise ClientDisconnected
@@ -202,11 +139,10 @@ class Exchange:
             size += len(part)
             if size > limit_bytes:
                 raise BodyTooLarge
-            parts.append(part)
-            if not message.get("more_body", False):
-                break
-        self.body = b"".join(parts)
-        return self.body
+            if part:
+                parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
 
     async def receive(self) -> Message:
         """The app's `receive`: the body that was read, once, and after it whatever the server has to say."""
@@ -224,6 +160,10 @@ class Exchange:
             await self.send_start(message)
         elif kind == "http.response.body":
             await self.send_body(message)
+        elif not self.started:
+            logger.debug("%s is not passed on: nothing goes out before the start of the response", kind)
+        elif kind != "http.response.trailers" and any(watch.wants_body for watch, _ in self.watches):
+            self.cut(f"{kind} carries a body that cannot be judged")
         else:
             await self.outer_send(message)
 
@@ -234,11 +174,9 @@ class Exchange:
         for position in range(len(self.watches) - 1, -1, -1):
             watch, store = self.watches[position]
             try:
-                await settle(watch, watch.on_start(status, headers), store)
+                await settle(watch, partial(watch.on_start, status, headers), store)
             except (Rejection, Unavailable) as fault:
-                for failed, _ in self.watches[position:]:
-                    failed.on_end()
-                del self.watches[position:]
+                self.end_watches(position)
                 await self.refuse(fault if isinstance(fault, Rejection) else unavailable(fault))
                 return
         self.started = True
@@ -250,14 +188,25 @@ class Exchange:
         await self.outer_send({**message, "headers": self.with_headers(headers)})
 
     async def send_body(self, message: Message) -> None:
+        if not self.started:
+            raise RuntimeError("the app sent a body before it started its response")
         chunk = message.get("body", b"")
         for watch, store in reversed(self.watches):
             if watch.wants_body:
                 try:
-                    await settle(watch, watch.on_body(chunk), store)
+                    await settle(watch, partial(watch.on_body, chunk), store)
                 except (Rejection, Unavailable) as fault:
                     self.cut(str(fault))
         await self.outer_send(message)
+
+    def end_watches(self, position: int) -> None:
+        """Let the watches from `position` inwards go, innermost first."""
+        for watch, _ in reversed(self.watches[position:]):
+            try:
+                watch.on_end()
+            except Exception:
+                logger.exception("%s failed to let go", type(watch).__name__)
+        del self.watches[position:]
 
     def cut(self, reason: str) -> None:
         """End a response that has begun: nothing more is sent, and the server closes the connection.
@@ -286,20 +235,22 @@ class Exchange:
     async def refuse(self, rejection: Rejection) -> None:
         """Send a refusal in place of the app's response; when that has begun, cut it."""
         self.facts.setdefault(Rejection, rejection)
-        if self.started:
-            self.cut(str(rejection))
         if self.refused:
             return
-        body = body_of(rejection, self.facts.get(Call), self.scope.get("method", "GET"))
+        if self.started:
+            self.cut(str(rejection))
+        body = body_of(rejection, self.facts.get(Call))
         headers: RawHeaders = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         await self.send_whole(rejection.kind.status, [*headers, *rejection.headers], body)
         self.refused = True
 
     async def send_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Send a complete response through the watches."""
+        """Send a complete response through the watches; to HEAD, its header section alone (RFC 9110 §9.3.2)."""
         names = {name for name, _ in headers}
         if b"content-length" not in names:
             headers = [*headers, (b"content-length", str(len(body)).encode())]
+        if self.scope.get("method") == "HEAD":
+            body = b""
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -308,9 +259,26 @@ class ResponseCut(Exception):
     """A response that had begun was ended by the guard; the server closes the connection."""
 
 
-async def settle(watch: Watch, operations: Sequence[Operation], store: Store | None) -> None:
-    """Run what a watch asks for and let it judge the results."""
-    if operations:
-        if store is None:
-            raise RuntimeError(f"{type(watch).__name__} asks for store operations but its check has no store")
-        watch.settle(await store.run(operations))
+def guard_fault() -> Rejection:
+    """The refusal for a defect of a layer."""
+    return rejections.GUARD_FAULT.because("a guard layer failed", RETRY_SOON)
+
+
+async def settle(watch: Watch, observe: Callable[[], Sequence[Operation]], store: Store | None) -> None:
+    """Show a watch part of the response, run what it asks for and let it judge the results.
+
+    Raises:
+        Rejection: the watch refuses the response, or it failed.
+        Unavailable: the watch or the store cannot judge it now.
+    """
+    try:
+        operations = observe()
+        if operations:
+            if store is None:
+                raise RuntimeError(f"{type(watch).__name__} asks for store operations but its check has no store")
+            watch.settle(await store.run(operations))
+    except (Rejection, Unavailable):
+        raise
+    except Exception:
+        logger.exception("a guard layer failed; the response is refused")
+        raise guard_fault() from None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
 from mcp_guard.asgi import Scope
@@ -54,10 +54,11 @@ class ClientAddress:
         """The key of its limits: one address in IPv4, one /64 in IPv6, where addresses are free to the attacker."""
         if self.ip is None:
             return "unknown"
-        if isinstance(self.ip, IPv6Address):
-            network = ip_network((int(self.ip) >> 64 << 64, 64))
-            return str(network) if isinstance(network, IPv6Network) else "unknown"
-        return str(self.ip)
+        if isinstance(self.ip, IPv4Address):
+            return str(self.ip)
+        if self.ip.ipv4_mapped is not None:
+            return str(self.ip.ipv4_mapped)
+        return str(IPv6Network((int(self.ip) >> 64 << 64, 64)))
 
     def __str__(self) -> str:
         return "unknown" if self.ip is None else str(self.ip)

@@ -112,7 +112,7 @@ class Managed(Protocol):
     """Something a layer depends on that is started before the first request and closed after the last."""
 
     async def start(self) -> None:
-        """Make ready.
+        """Make ready. Layers that are wrapped one by one may share it: safe to call on something that was started.
 
         Raises:
             ConfigurationError: it cannot work as it is set up.
@@ -120,7 +120,7 @@ class Managed(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go. Safe to call on something that never started."""
+        """Let go. Safe to call again, and on something that never started."""
 
 
 @dataclass(frozen=True, slots=True)

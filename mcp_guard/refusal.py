@@ -17,10 +17,8 @@ def unavailable(fault: Unavailable) -> Rejection:
     return rejections.UNAVAILABLE.because(fault.reason, [(b"retry-after", str(fault.retry_after_seconds).encode())])
 
 
-def body_of(rejection: Rejection, call: Call | None, method: str) -> bytes:
+def body_of(rejection: Rejection, call: Call | None) -> bytes:
     """What the client reads: a JSON-RPC error where the kind has a code, an OAuth error otherwise."""
-    if method == "HEAD":
-        return b""
     kind: Kind = rejection.kind
     if kind.code is None:
         return _json({"error": kind.error or kind.slug, "error_description": kind.description})

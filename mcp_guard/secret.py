@@ -45,15 +45,20 @@ def generated_password() -> Secret:
 
 def constant_time_equals(left: str, right: str) -> bool:
     """Whether two strings are equal, without telling where they differ."""
-    return hmac.compare_digest(left.encode(), right.encode())
+    return hmac.compare_digest(_bytes(left), _bytes(right))
 
 
 def fingerprint(value: str | bytes) -> str:
     """The first 64 bits of SHA-256 in hexadecimal: names a secret in a log without giving it away."""
-    data = value.encode() if isinstance(value, str) else value
+    data = _bytes(value) if isinstance(value, str) else value
     return hashlib.sha256(data).hexdigest()[:FINGERPRINT_HEX_DIGITS]
 
 
 def digest(value: str) -> str:
     """SHA-256 of a high-entropy secret in hexadecimal: the form in which codes and tokens are kept in a store."""
-    return hashlib.sha256(value.encode()).hexdigest()
+    return hashlib.sha256(_bytes(value)).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    # A lone surrogate, which JSON and header fields can carry, has a digest like any other text.
+    return text.encode("utf-8", "surrogatepass")

@@ -64,7 +64,11 @@ class _Record:
     wants_body: bool = False
 
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
-        self.write(status)
+        try:
+            self.write(status)
+        except AuditUnavailable as fault:
+            logger.error("a response is withheld because it is missing from the audit: %s", fault.reason)
+            raise
         return ()
 
     def on_body(self, chunk: bytes) -> Sequence[Operation]:
@@ -119,7 +123,7 @@ def _who(request: RequestHead) -> dict[str, Any]:
             "issuer": short(principal.issuer),
             "subject": short(principal.subject),
             "client": short(principal.client_id),
-            "tenant": principal.tenant,
+            "tenant": None if principal.tenant is None else short(principal.tenant),
         },
         "token": None if principal is None else principal.token_fingerprint,
         "session": None if session is None else session.fingerprint,

@@ -7,9 +7,12 @@ resource and the call. Must stand after: token, intake.
 
 Two kinds of handle are bound, when the app mints them and before the client can see them: the `Mcp-Session-Id` of
 Streamable HTTP (2025-03-26 to 2025-11-25), and the message URL in the `endpoint` event of HTTP+SSE (2024-11-05),
-whatever its parameter is called. The URL is compared as a whole, as it was sent, so that it has one spelling. A POST to
-any path that is not a resource's own is taken for such a message: an endpoint the app has besides is to be declared as
-a resource.
+whatever its parameter is called. The URL is compared as a whole, as it was sent, so that it has one spelling. A request
+to any path that is not a resource's own is taken for such a message, whatever its method and revision: an endpoint the
+app has besides is to be declared as a resource. A message URL with the path of its own stream could not be told from
+the stream, so such a stream is cut before it is seen.
+
+A request under the rules of 2026-07-28 has no session; a session id that it carries is not handed on.
 """
 
 import hashlib
@@ -25,7 +28,7 @@ from mcp_guard.check import StatefulCheck
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import Call, Principal, Resource, SessionHandle
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.layer import ADMITTED, Admission, RequestHead
+from mcp_guard.layer import Admission, RequestHead
 from mcp_guard.protocol.event_stream import FirstEvent
 from mcp_guard.secret import fingerprint
 from mcp_guard.stores.base import Delete, Operation, Put, Renew, Result
@@ -36,6 +39,7 @@ PLAIN_ID = re.compile(r"[A-Za-z0-9._~+/=-]{1,128}")
 """A session id that goes into a store key as it is; any other is digested."""
 VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,1024}")
 """What MCP 2025-11-25 allows in a session id, and a length no server needs."""
+STATELESS = Admission(hide=frozenset({SESSION_FIELD}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class Session(StatefulCheck):
         principal = request.fact(Principal)
         if not results:
             if request.fact(Call).modern:
-                return ADMITTED
+                return STATELESS
             return Admission(watch=_Mint(self, principal, request.path))
         handle = self._presented(request) or ""
         if results[0] is None:
@@ -80,10 +84,10 @@ class Session(StatefulCheck):
         Raises:
             Rejection: it cannot be one that was ever minted.
         """
+        if request.path != request.fact(Resource).path:
+            return _endpoint_handle(request.path, request.query.decode("latin-1"))
         if request.fact(Call).modern:
             return None
-        if request.method == "POST" and request.path != request.fact(Resource).path:
-            return _endpoint_handle(request.path, request.query.decode("latin-1"))
         values = request.values(SESSION_FIELD)
         if not values:
             return None
@@ -162,6 +166,8 @@ class _Mint:
             self.wants_body = not self.stream.done
             return ()
         endpoint = urlsplit(urljoin(self.path, event.data.strip()))
+        if unquote(endpoint.path) == self.path:
+            raise rejections.GUARD_FAULT.because("the app's message URL has the path of its stream")
         handle = _endpoint_handle(unquote(endpoint.path), endpoint.query)
         self.open = _Use(self.layer, self.principal, handle, ends=False, renewed=self.layer.clock.monotonic())
         return (self._bind(handle),)
@@ -178,4 +184,6 @@ class _Mint:
 
 
 def _is_event_stream(headers: RawHeaders) -> bool:
-    return any(name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    return any(
+        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
+    )

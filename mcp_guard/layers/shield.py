@@ -7,6 +7,7 @@ It lives in this process alone, so that a flood costs no store round trip. Each 
 """
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -18,13 +19,19 @@ from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import ADMITTED, Admission, RequestHead
 from mcp_guard.protocol import gcra
 
+SWEEP_STEP = 8
+"""Addresses looked at with each new address at the bound: a flood of addresses must not make each request dearer."""
+
+OTHERS = "others"
+
 
 @dataclass(frozen=True)
 class Shield(Check):
     """At most `burst` requests at once from one address (one /64 in IPv6), refilled at `burst` per `period`.
 
-    `max_addresses` bounds what is remembered. At the bound, addresses whose buckets are full again are forgotten; when
-    there are none, new addresses share one bucket, so that a flood of addresses resets nobody's limit.
+    `max_addresses` bounds what is remembered. At the bound, addresses whose buckets are full again are forgotten, a few
+    with each request; while there is no room, new addresses share one bucket, so that a flood of addresses resets
+    nobody's limit.
     """
 
     needs = (ClientAddress,)
@@ -33,7 +40,7 @@ class Shield(Check):
     period: timedelta = timedelta(minutes=1)
     max_addresses: int = 100_000
     clock: Clock = field(default_factory=SystemClock)
-    arrivals: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    arrivals: OrderedDict[str, float] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.burst < 1:
@@ -59,6 +66,8 @@ class Shield(Check):
     def _bucket(self, bucket: str, now: float) -> str:
         if bucket in self.arrivals or len(self.arrivals) < self.max_addresses:
             return bucket
-        for idle in [known for known, arrival in self.arrivals.items() if arrival <= now]:
-            del self.arrivals[idle]
-        return bucket if len(self.arrivals) < self.max_addresses else "others"
+        for _ in range(min(SWEEP_STEP, len(self.arrivals))):
+            known, arrival = self.arrivals.popitem(last=False)
+            if arrival > now:
+                self.arrivals[known] = arrival
+        return bucket if len(self.arrivals) < self.max_addresses else OTHERS

@@ -29,20 +29,17 @@ class FirstEvent:
         if self.done:
             return None
         self.pending += chunk
-        # CRLF, LF and CR all end a line; a CR at the very end may be the first half of a CRLF.
-        text = bytes(self.pending).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
-        if not text.endswith(b"\r"):
-            text = text.replace(b"\r", b"\n")
-        while True:
-            block, separator, rest = text.partition(b"\n\n")
-            if not separator:
-                self.done = len(self.pending) > MAX_FIRST_EVENT_BYTES
-                return None
-            event = _event(block)
-            if event is not None:
-                self.done = True
-                return event
-            text = rest
+        event = self._read()
+        if event is not None or len(self.pending) > MAX_FIRST_EVENT_BYTES:
+            self.done = True
+            self.pending.clear()
+        return event
+
+    def _read(self) -> Event | None:
+        # CRLF, LF and CR all end a line. A CR at the very end does so too, even as the first half of a CRLF.
+        text = bytes(self.pending).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, _ = text.split(b"\n\n")
+        return next((event for event in map(_event, blocks) if event is not None), None)
 
 
 def _event(block: bytes) -> Event | None:
@@ -55,4 +52,4 @@ def _event(block: bytes) -> Event | None:
             kind = value
         elif name == "data":
             data.append(value)
-    return Event(kind, "\n".join(data)) if data else None
+    return Event(kind or "message", "\n".join(data)) if data else None

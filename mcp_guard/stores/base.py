@@ -84,7 +84,8 @@ class Bucket:
 class Spend:
     """Take from several buckets at once: from all of them, or, when one is exhausted, from none.
 
-    Answers a `Level` for each bucket, in order. Buckets are read at one instant of the store's clock.
+    Answers a `Level` for each bucket, in order. Buckets are read at one instant of the store's clock. Each bucket is
+    named once.
     """
 
     buckets: tuple[Bucket, ...]
@@ -94,9 +95,9 @@ class Spend:
 class Level:
     """How full a bucket is after a `Spend`.
 
-    `allowed` is False for the bucket that was exhausted; when any is, nothing was taken from any.
-    `remaining` is the number of units left, at least 0. `retry_after` is how long until the refused cost fits (zero
-    when allowed). `reset` is how long until the bucket is full again.
+    `allowed` is False for the bucket that was exhausted; when any is, nothing was taken from any, and the levels of the
+    others are what they would have been. `remaining` is the number of units left, at least 0. `retry_after` is how long
+    until the refused cost fits (zero when allowed). `reset` is how long until the bucket is full again.
     """
 
     allowed: bool
@@ -113,7 +114,7 @@ class Store(Protocol):
     """The contract; see the module's docstring for what is promised."""
 
     async def start(self) -> None:
-        """Connect and check that the store is fit for use. Called once, before the first `run`.
+        """Connect and check that the store is fit for use. Called before the first `run`; safe to call again.
 
         Raises:
             ConfigurationError: the store is set up in a way that cannot be safe.
@@ -128,4 +129,4 @@ class Store(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go of connections. Called once, after the last `run`; safe to call on a store that never started."""
+        """Let go of connections, after the last `run`. Safe to call again, and on a store that never started."""

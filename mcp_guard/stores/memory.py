@@ -2,7 +2,8 @@
 
 Each operation runs without an await, so nothing sees it half done. Expired entries are dropped when they are met and
 swept a few at a time with every batch, round and round over a list of the keys that is taken anew when it is used up,
-so that the cost of a batch does not grow with the number of entries.
+so that the cost of a batch does not grow with the number of entries. Every batch looks at more entries than it added,
+and at the bound at many more, so that a full store is usable again when its entries have expired.
 """
 
 import math
@@ -16,7 +17,10 @@ from mcp_guard.protocol import gcra
 from mcp_guard.stores.base import Bucket, Delete, Get, Level, Operation, Put, Renew, Result, Spend, Take
 
 SWEEP_STEP = 4
-"""Entries looked at for expiry with each batch: more than a batch can add, so the sweep keeps up."""
+"""Entries looked at for expiry with each batch, and twice for each entry that the batch added."""
+
+SWEEP_STEP_AT_BOUND = 256
+"""Entries looked at for expiry before a batch when the store is full."""
 
 
 @dataclass(slots=True)
@@ -52,9 +56,15 @@ class MemoryStore:
     async def run(self, operations: Sequence[Operation]) -> list[Result]:
         """See the contract."""
         now = self.clock.monotonic()
+        before = self._size()
+        if before >= self.max_entries:
+            self._sweep(now, SWEEP_STEP_AT_BOUND)
         results = [self._carry_out(operation, now) for operation in operations]
-        self._sweep(now)
+        self._sweep(now, SWEEP_STEP + 2 * max(0, self._size() - before))
         return results
+
+    def _size(self) -> int:
+        return len(self._values) + len(self._buckets)
 
     def _carry_out(self, operation: Operation, now: float) -> Result:
         match operation:
@@ -101,11 +111,11 @@ class MemoryStore:
 
     def _write(self, key: str, value: bytes, ttl: timedelta, now: float) -> None:
         if key not in self._values:
-            self._make_room()
+            self._check_room(1)
         self._values[key] = _Entry(value, now + ttl.total_seconds())
 
-    def _make_room(self) -> None:
-        if len(self._values) + len(self._buckets) >= self.max_entries:
+    def _check_room(self, wanted: int) -> None:
+        if self._size() + wanted > self.max_entries:
             raise StoreUnavailable(f"the memory store holds its bound of {self.max_entries} entries")
 
     def _spend(self, buckets: tuple[Bucket, ...], now: float) -> tuple[Level, ...]:
@@ -124,16 +134,15 @@ class MemoryStore:
             )
             after.append(verdict.arrival)
         if all(level.allowed for level in levels):
+            self._check_room(sum(bucket.key not in self._buckets for bucket in buckets))
             for bucket, arrival in zip(buckets, after, strict=True):
-                if bucket.key not in self._buckets:
-                    self._make_room()
                 self._buckets[bucket.key] = arrival
         return tuple(levels)
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, now: float, step: int) -> None:
         if not self._to_sweep:
             self._to_sweep = [*self._values, *self._buckets]
-        for _ in range(min(SWEEP_STEP, len(self._to_sweep))):
+        for _ in range(min(step, len(self._to_sweep))):
             key = self._to_sweep.pop()
             self._read(key, now)
             if self._buckets.get(key, math.inf) <= now:

@@ -1,0 +1,99 @@
+"""The steps that a stack of layers is compiled to, and the app that takes each exchange through them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mcp_guard import rejections
+from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
+from mcp_guard.exchange import Exchange, Step
+from mcp_guard.failures import Unavailable
+from mcp_guard.rejections import Rejection
+from mcp_guard.stores.base import Operation, Store
+
+if TYPE_CHECKING:
+    from mcp_guard.check import Check, StatefulCheck
+
+
+@dataclass(slots=True)
+class Single:
+    """A step of one check without state."""
+
+    check: "Check"
+
+    async def decide(self, exchange: Exchange) -> bool:
+        """Run the check. Answers True when the request goes on to the next step."""
+        return exchange.admit(await self.check.admit(exchange.request))
+
+
+@dataclass(slots=True)
+class Batch:
+    """A step of neighbouring stateful checks on one store: one round trip for all of them."""
+
+    store: Store
+    checks: list["StatefulCheck"]
+
+    def accepts(self, check: "StatefulCheck") -> bool:
+        """Whether `check` may join: same store, and nothing it needs is only learned inside this batch."""
+        learned = {kind for earlier in self.checks for kind in earlier.adds}
+        return check.store is self.store and learned.isdisjoint(check.needs)
+
+    async def decide(self, exchange: Exchange) -> bool:
+        """Ask for all, run once, let each judge its own results.
+
+        A check that refuses without asking refuses after those before it had their say: what they count is counted.
+        """
+        asked: list[tuple[StatefulCheck, list[Operation]]] = []
+        refusal: Rejection | Unavailable | None = None
+        for check in self.checks:
+            try:
+                asked.append((check, list(check.ask(exchange.request))))
+            except (Rejection, Unavailable) as fault:
+                refusal = fault
+                break
+        operations = [operation for _, some in asked for operation in some]
+        results = await self.store.run(operations) if operations else []
+        start = 0
+        for check, some in asked:
+            admission = check.answer(exchange.request, results[start : start + len(some)])
+            start += len(some)
+            if not exchange.admit(admission, self.store):
+                return False
+        if refusal is not None:
+            raise refusal
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Compiled layers around an app; itself an ASGI app."""
+
+    steps: tuple[Step, ...]
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await Exchange(scope, receive, send).run(self.steps, self.app)
+        elif kind == "lifespan":
+            await self.app(scope, receive, send)
+        elif kind == "websocket":
+            await Exchange(scope, receive, send).run(self.handshake_steps(), refuse_handshake)
+        else:
+            raise RuntimeError(f"mcp_guard does not pass on the ASGI scope type {kind!r}")
+
+    async def refuse(self, fault: Unavailable, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request without judging it, because the layers cannot be started."""
+
+        async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+            raise fault
+
+        await Exchange(scope, receive, send).run(self.handshake_steps(), refusing)
+
+    def handshake_steps(self) -> tuple[Step, ...]:
+        """The steps that judge a WebSocket handshake as well."""
+        return tuple(step for step in self.steps if isinstance(step, Single) and step.check.judges_handshakes)
+
+
+async def refuse_handshake(scope: Scope, receive: Receive, send: Send) -> None:
+    """What stands in place of the app for a WebSocket: nothing is served."""
+    raise rejections.SCOPE_NOT_GUARDED.because("no layer of the stack admits WebSockets")
