@@ -65,6 +65,8 @@ HEADER_MISMATCH = -32020
 UNSUPPORTED_VERSION = -32022
 RATE_LIMITED = -32010
 """In the range JSON-RPC leaves to servers; MCP 2026-07-28 reserves -32020 to -32099 and defines none for limits."""
+SCOPE_MISSING = -32011
+"""In the same range, for the same reason."""
 
 # The request line and the header fields.
 PATH_NOT_CANONICAL = Kind("path_not_canonical", 400, "The path has more than one reading", "RFC 3986 §6.2")
@@ -118,7 +120,9 @@ TOKEN_BOUND = Kind(
     "token_bound", 401, "The token is bound to a key and is no bearer token", "RFC 9449 §7.2", "invalid_token"
 )
 TOKEN_REVOKED = Kind("token_revoked", 401, "The token was revoked", "RFC 7009 §2", "invalid_token")
-INSUFFICIENT_SCOPE = Kind("insufficient_scope", 403, "The token lacks a scope", "RFC 6750 §3.1", "insufficient_scope")
+INSUFFICIENT_SCOPE = Kind(
+    "insufficient_scope", 403, "The token lacks a scope", "RFC 6750 §3.1", "insufficient_scope", SCOPE_MISSING
+)
 
 # What is asked (JSON-RPC bodies; the request id is echoed where it is known).
 MEDIA_TYPE = Kind("media_type", 415, "Content-Type must be application/json", "RFC 9110 §15.5.16")
