@@ -18,7 +18,8 @@ from mcp_guard.auditlog import AuditLog
 from mcp_guard.facts import Resource
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layers.rate_limit import Limit
-from mcp_guard.oauth import AuthorizationServer, StaticUsers
+from mcp_guard.oauth import AuthorizationServer, Rate, StaticUsers
+from mcp_guard.oauth import Limits as LoginLimits
 from mcp_guard.profiles import Limits, standard
 from mcp_guard.secret import Secret, generated_password
 from mcp_guard.stack import Guard, guard
@@ -28,6 +29,14 @@ DEFAULT_PORT = 8765
 DEFAULT_USER_NAMES = ("alice", "bob")
 STEP_SECONDS = 0.2
 """How often the long-running tool reports progress."""
+
+DEMO_LOGIN_LIMITS = LoginLimits(
+    logins_per_user=Rate(600, timedelta(minutes=1)),
+    logins_per_address=Rate(1_200, timedelta(minutes=1)),
+    registrations_per_address=Rate(600, timedelta(minutes=1)),
+    client_failures_per_address=Rate(600, timedelta(minutes=1)),
+    transactions_per_user=Rate(600, timedelta(minutes=1)),
+)
 
 CURL_BODY = json.dumps(
     {
@@ -98,9 +107,11 @@ def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host:
     server = AuthorizationServer(
         issuer=origin,
         store=store,
-        users=StaticUsers.from_pairs(users),
-        resources=(mcp, sse),
+        users=StaticUsers.from_pairs({name: password.reveal() for name, password in users.items()}),
+        resources=resources,
         scopes={"mcp:tools": "Call the demo's tools"},
+        limits=DEMO_LOGIN_LIMITS,
+        name="mcp-guard demo",
     )
     layers = standard(resources=resources, authorization_server=server, store=store, audit=audit, limits=DEMO_LIMITS)
     return Demo(guard(demo_server(), *layers), origin, users)
@@ -164,7 +175,7 @@ def demo_server() -> ASGIApp:
     from mcp.server.mcpserver import Context, MCPServer
     from mcp.server.transport_security import TransportSecuritySettings
 
-    server = MCPServer("mcp-guard demo")
+    server = MCPServer("mcp-guard demo", log_level="WARNING")
 
     @server.tool()
     def whoami() -> dict[str, Any]:

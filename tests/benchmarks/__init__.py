@@ -1,0 +1,1 @@
+"""What the guard costs, always as a ratio against a named peer in the same run: `make bench`."""

@@ -1,0 +1,187 @@
+"""The deployments that are compared: bare, behind the guard, and behind the SDK's own authentication with PyJWT."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
+from mcp.server.auth.provider import AccessToken
+from pydantic import AnyHttpUrl
+from starlette.middleware.authentication import AuthenticationMiddleware
+
+from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+from mcp_guard.auditlog import AuditLog, FileSink
+from mcp_guard.demo import DEMO_LIMITS
+from mcp_guard.facts import Resource
+from mcp_guard.keysources import StaticKeys
+from mcp_guard.layers.rate_limit import Limit
+from mcp_guard.layers.token import TrustedIssuer
+from mcp_guard.profiles import Limits, standard
+from mcp_guard.stack import Guard, guard
+from mcp_guard.stores.memory import MemoryStore
+
+ISSUER = "https://as.example.com"
+MODERN = "2026-07-28"
+KID = "bench"
+PLENTY = Limit(10_000_000, DEMO_LIMITS.principal.period)
+PLENTY_OF_ALL = Limits(address=PLENTY, principal=PLENTY, tool=PLENTY, connections=PLENTY, address_connections=PLENTY)
+
+
+class Keys:
+    """One issuer's key and the tokens it signs."""
+
+    def __init__(self) -> None:
+        self.private = ec.generate_private_key(ec.SECP256R1())
+
+    def token(self, audience: str, **claims: Any) -> str:
+        """A good token for `audience`, an hour long."""
+        now = int(time.time())
+        payload = {
+            "iss": ISSUER,
+            "sub": "alice",
+            "aud": audience,
+            "client_id": "c1",
+            "scope": "mcp:tools",
+            "iat": now,
+            "exp": now + 3600,
+            **claims,
+        }
+        return jwt.encode(payload, self.private, algorithm="ES256", headers={"typ": "at+jwt", "kid": KID})
+
+    def jwks(self) -> dict[str, Any]:
+        """The public half as a JWK set."""
+        member = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.private.public_key()))
+        return {"keys": [{**member, "kid": KID, "use": "sig", "alg": "ES256"}]}
+
+
+def guarded(app: ASGIApp, url: str, keys: Keys, audit: Path) -> Guard:
+    """`app` behind the whole default stack, audit to a file."""
+    layers = standard(
+        resources=(Resource(url, "/mcp", scopes=frozenset({"mcp:tools"})),),
+        issuers=(TrustedIssuer(ISSUER, StaticKeys(keys.jwks())),),
+        store=MemoryStore(),
+        audit=AuditLog(FileSink(audit)),
+        limits=PLENTY_OF_ALL,
+    )
+    return guard(app, *layers)
+
+
+class PyJwtVerifier:
+    """A token verifier as the SDK's users write it, on PyJWT."""
+
+    def __init__(self, keys: Keys, audience: str) -> None:
+        self._key = keys.private.public_key()
+        self._audience = audience
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        try:
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=["ES256"],
+                audience=self._audience,
+                issuer=ISSUER,
+                options={"require": ["exp", "aud", "iss", "sub"]},
+            )
+        except jwt.InvalidTokenError:
+            return None
+        return AccessToken(
+            token=token,
+            client_id=claims["client_id"],
+            scopes=claims["scope"].split(),
+            expires_at=claims["exp"],
+            resource=self._audience,
+            subject=claims["sub"],
+            claims=claims,
+        )
+
+
+def sdk_auth(app: ASGIApp, url: str, keys: Keys) -> ASGIApp:
+    """`app` behind the three middlewares that the SDK puts in front of a protected server."""
+    required = RequireAuthMiddleware(app, ["mcp:tools"], AnyHttpUrl(f"{url}/metadata"))
+    backend = BearerAuthBackend(PyJwtVerifier(keys, url), resource_server_url=AnyHttpUrl(url))
+    wrapped: Any = AuthenticationMiddleware(AuthContextMiddleware(required), backend=backend)
+    outer: ASGIApp = wrapped
+    return outer
+
+
+BODY = json.dumps(
+    {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {
+            "name": "add",
+            "arguments": {"a": 1, "b": 2},
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": MODERN,
+                "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "padding": "x" * 700,
+            },
+        },
+    }
+).encode()
+"""A call of about 1 KiB."""
+
+
+def headers(authority: str, token: str | None) -> list[tuple[bytes, bytes]]:
+    """The header fields of the call."""
+    fields = [
+        (b"host", authority.encode()),
+        (b"content-type", b"application/json"),
+        (b"accept", b"application/json, text/event-stream"),
+        (b"content-length", str(len(BODY)).encode()),
+        (b"mcp-protocol-version", MODERN.encode()),
+        (b"mcp-method", b"tools/call"),
+        (b"mcp-name", b"add"),
+    ]
+    if token is not None:
+        fields.append((b"authorization", b"Bearer " + token.encode()))
+    return fields
+
+
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that reads its body and says OK."""
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+class Exchange:
+    """One request to an app in process, again and again."""
+
+    def __init__(self, app: ASGIApp, fields: list[tuple[bytes, bytes]], expected: int) -> None:
+        self._app, self._fields, self._expected = app, fields, expected
+
+    async def __call__(self) -> None:
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/mcp",
+            "raw_path": b"/mcp",
+            "query_string": b"",
+            "root_path": "",
+            "headers": list(self._fields),
+            "client": ("127.0.0.1", 50000),
+            "server": ("127.0.0.1", 8000),
+        }
+        status = 0
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": BODY, "more_body": False}
+
+        async def send(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+
+        await self._app(scope, receive, send)
+        if status != self._expected:
+            raise RuntimeError(f"answered {status}, not {self._expected}")

@@ -1,0 +1,1 @@
+"""The attack corpus against a live guarded server, each attack judged by the seven points of `oracle`."""

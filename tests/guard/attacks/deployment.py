@@ -1,0 +1,238 @@
+"""A live deployment to attack: a real MCP server of the SDK behind the complete stack, on uvicorn, on loopback.
+
+The downstream app counts its calls and keeps what it was shown. Every secret that is handed out is remembered, so that
+logs and audit can be searched for it.
+"""
+
+import base64
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+
+from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+from mcp_guard.auditlog import AuditLog, MemorySink
+from mcp_guard.demo import DEMO_LIMITS, demo_server
+from mcp_guard.facts import Resource
+from mcp_guard.oauth import AuthorizationServer, SigningKeys, StaticUsers
+from mcp_guard.profiles import standard
+from mcp_guard.stack import guard
+from mcp_guard.stores.memory import MemoryStore
+from tests.guard.attacks.raw import Observation, Request, send
+from tests.support.serving import serving
+
+MODERN = "2026-07-28"
+USERS = {"alice": "correct horse battery", "bob": "staple for bob only"}
+
+
+@dataclass
+class Downstream:
+    """The guarded app, with a counter in front of it."""
+
+    app: ASGIApp
+    calls: int = 0
+    seen: list[dict[str, Any]] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        self.calls += 1
+        shown: dict[str, Any] = {"path": scope["path"], "headers": list(scope["headers"]), "body": b""}
+        self.seen.append(shown)
+
+        async def receive_and_keep() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                shown["body"] += message.get("body", b"")
+            return message
+
+        await self.app(scope, receive_and_keep, send)
+
+
+@dataclass
+class Deployment:
+    """What an attack is given: where to shoot, tokens of all kinds, and what came of it."""
+
+    origin: str
+    downstream: Downstream
+    audit: MemorySink
+    key: ec.EllipticCurvePrivateKey
+    kid: str
+    secrets: set[str] = field(default_factory=set)
+
+    @property
+    def port(self) -> int:
+        return int(self.origin.rpartition(":")[2])
+
+    @property
+    def host(self) -> bytes:
+        return self.origin.removeprefix("http://").encode()
+
+    @property
+    def mcp(self) -> str:
+        return f"{self.origin}/mcp"
+
+    def send(self, request: Request | bytes) -> Observation:
+        """One request on a connection of its own."""
+        return send(self.port, request if isinstance(request, bytes) else request.encoded())
+
+    def claims(self, user: str = "alice", **overrides: Any) -> dict[str, Any]:
+        """The claims of a good token of `user`; an override of None removes the claim."""
+        now = int(time.time())
+        claims = {
+            "iss": self.origin,
+            "sub": user,
+            "aud": self.mcp,
+            "client_id": "c1",
+            "scope": "mcp:tools",
+            "iat": now,
+            "exp": now + 300,
+            "jti": base64.urlsafe_b64encode(now.to_bytes(8)).decode() + user,
+        }
+        claims.update(overrides)
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def token(self, user: str = "alice", *, header: Mapping[str, Any] | None = None, **overrides: Any) -> str:
+        """A token signed by the authorization server's own key."""
+        payload = json.dumps(self.claims(user, **overrides)).encode()
+        return self.sign({"alg": "ES256", "typ": "at+jwt", "kid": self.kid, **(header or {})}, payload)
+
+    def sign(self, header: Mapping[str, Any], payload: bytes) -> str:
+        """Any header and payload, signed ES256 by the authorization server's own key."""
+        head = json.dumps({name: value for name, value in header.items() if value is not None}).encode()
+        signing_input = b64(head) + "." + b64(payload)
+        token = signing_input + "." + b64(sign_es256(self.key, signing_input.encode()))
+        self.secrets.add(token)
+        return token
+
+    def call(
+        self,
+        token: str | None,
+        method: str = "tools/call",
+        params: Mapping[str, Any] | None = None,
+        *,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        target: bytes = b"/mcp",
+    ) -> Request:
+        """A call in the era of 2026-07-28: of `whoami` unless said otherwise."""
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientInfo": {"name": "attack", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        if params is None:
+            params = {"name": "whoami", "arguments": {}} if method == "tools/call" else {}
+        body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {**params, "_meta": meta}}
+        routing = [(b"MCP-Protocol-Version", MODERN.encode()), (b"Mcp-Method", method.encode())]
+        if "name" in params:
+            routing.append((b"Mcp-Name", str(params["name"]).encode()))
+        authorization = () if token is None else ((b"Authorization", b"Bearer " + token.encode()),)
+        fields = (*self.common(), *authorization, *routing, *headers)
+        return Request(b"POST", target, fields, json.dumps(body).encode())
+
+    def common(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The header fields every MCP request has."""
+        return (
+            (b"Host", self.host),
+            (b"Content-Type", b"application/json"),
+            (b"Accept", b"application/json, text/event-stream"),
+        )
+
+    def legacy(
+        self,
+        token: str | None,
+        body: object,
+        *,
+        session: str | None = None,
+        method: bytes = b"POST",
+        target: bytes = b"/mcp",
+        version: str = "2025-11-25",
+    ) -> Request:
+        """A request in the era of sessions."""
+        fields = [*self.common(), (b"MCP-Protocol-Version", version.encode())]
+        if token is not None:
+            fields.append((b"Authorization", b"Bearer " + token.encode()))
+        if session is not None:
+            fields.append((b"Mcp-Session-Id", session.encode("latin-1")))
+        return Request(method, target, tuple(fields), b"" if body is None else json.dumps(body).encode())
+
+    def open_session(self, token: str) -> str:
+        """A session of the token's principal; answers its id."""
+        params = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "attack", "version": "1"},
+        }
+        opened = self.send(self.legacy(token, {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}))
+        if opened.status != 200:
+            raise RuntimeError(f"no session was opened: {opened}")
+        session = opened.value("mcp-session-id")
+        self.secrets.add(session)
+        self.send(self.legacy(token, {"jsonrpc": "2.0", "method": "notifications/initialized"}, session=session))
+        return session
+
+
+def sign_es256(key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
+    """An ES256 signature as a JWS has it: r and s of 32 bytes each (RFC 7518 §3.4)."""
+    r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(hashes.SHA256())))
+    return r.to_bytes(32) + s.to_bytes(32)
+
+
+def b64(data: bytes) -> str:
+    """base64url without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Capture(logging.Handler):
+    """Every log line of every logger, whatever its level."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@contextmanager
+def deployed(**uvicorn_settings: Any) -> Iterator[Deployment]:
+    """A deployment that lives as long as the block."""
+    made: list[Deployment] = []
+
+    def build(origin: str) -> ASGIApp:
+        store, audit = MemoryStore(), MemorySink()
+        key = ec.generate_private_key(ec.SECP256R1())
+        keys = SigningKeys([key])
+        mcp, sse = f"{origin}/mcp", f"{origin}/sse"
+        resources = (
+            Resource(mcp, "/mcp", scopes=frozenset({"mcp:tools"}), tool_scopes={"add": frozenset({"mcp:admin"})}),
+            Resource(sse, "/sse", messages="/messages/", aliases=frozenset({mcp}), scopes=frozenset({"mcp:tools"})),
+        )
+        server = AuthorizationServer(
+            issuer=origin,
+            store=store,
+            users=StaticUsers.from_pairs(USERS),
+            resources=resources,
+            scopes={"mcp:tools": "Call tools", "mcp:admin": "Call tools that change things"},
+            keys=keys,
+        )
+        downstream = Downstream(demo_server())
+        layers = standard(
+            resources=resources,
+            authorization_server=server,
+            store=store,
+            audit=AuditLog(audit),
+            limits=DEMO_LIMITS,
+        )
+        made.append(Deployment(origin, downstream, audit, key, keys.ids[0], set(USERS.values())))
+        return guard(downstream, *layers)
+
+    with serving(build, **uvicorn_settings):
+        yield made[0]
