@@ -17,6 +17,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal, TypeAlias
 
 from mcp_guard import rejections
+from mcp_guard.asgi import RawHeaders
 from mcp_guard.check import Check
 from mcp_guard.facts import ClientAddress, Transport
 from mcp_guard.failures import ConfigurationError
@@ -52,6 +53,9 @@ CLAIMS = frozenset(
 )
 CLAIM_PREFIXES = (b"x-forwarded-", b"x-auth-request-", b"x-ssl-client-", b"x-amzn-mtls-")
 """Fields by which proxies tell an app about the client: its address, its name, its certificate."""
+
+KEPT_NAMES_BYTES = 2048
+"""Names longer than this together are looked through each time, so that what is kept stays small."""
 
 HTTP_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -117,12 +121,12 @@ class Proxy(Check):
             raise rejections.HEADER_REPEATED.because("more than one Host field")
         host = hosts[0] if hosts else b""
         scheme = HTTP_SCHEMES.get(scope.get("scheme", "http"), "http")
-        claims = [name for name, _ in request.headers if is_claim(name)]
+        claims = claims_among(request.headers)
         if not claims:
             return Admission(facts=(address, transport(scheme, host)))
         if not trusted:
-            return Admission(facts=(address, transport(scheme, host)), hide=frozenset(claims))
-        return self._believe(request, address, scheme, host, frozenset(claims))
+            return Admission(facts=(address, transport(scheme, host)), hide=claims)
+        return self._believe(request, address, scheme, host, claims)
 
     def _believe(
         self, request: RequestHead, peer: ClientAddress, scheme: str, host: bytes, claims: frozenset[bytes]
@@ -163,10 +167,21 @@ class Proxy(Check):
         return readings[self.header]
 
 
+def claims_among(headers: RawHeaders) -> frozenset[bytes]:
+    """The names of the fields that say where a request comes from or who sent it."""
+    joined = b"\n".join([name for name, _ in headers])
+    return kept_claims(joined) if len(joined) <= KEPT_NAMES_BYTES else find_claims(joined)
+
+
+def find_claims(joined: bytes) -> frozenset[bytes]:
+    """The same, of names one a line."""
+    return frozenset(name for name in joined.split(b"\n") if name in CLAIMS or name.startswith(CLAIM_PREFIXES))
+
+
 @lru_cache(1024)
-def is_claim(name: bytes) -> bool:
-    """Whether the field says where a request comes from or who sent it."""
-    return name in CLAIMS or name.startswith(CLAIM_PREFIXES)
+def kept_claims(joined: bytes) -> frozenset[bytes]:
+    """The same client sends the same names again and again: the last answers are kept."""
+    return find_claims(joined)
 
 
 @lru_cache(64)

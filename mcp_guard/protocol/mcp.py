@@ -48,6 +48,7 @@ MAX_METHOD_CHARACTERS: Final = 256
 MAX_BATCH: Final = 50
 
 _MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_FOLDED: Final = {member: member.casefold() for member in NAME_MEMBERS.values()}
 _SENTINEL = re.compile(r"=\?base64\?(.*)\?=")
 _REVISION = re.compile(r"[0-9A-Za-z.-]{1,32}")
 _VISIBLE = re.compile(r"[\t -~]*")
@@ -173,7 +174,7 @@ def _read_message(value: object) -> RpcMessage:
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
         raise _invalid("not an object with jsonrpc 2.0")
     if not _MEMBERS.issuperset(value):
-        _check_variants(value, _MEMBERS)
+        _check_variants(value)
     if "method" in value:
         return _read_request(value)
     if ("result" in value) == ("error" in value):
@@ -218,20 +219,21 @@ def _name(method: str, params: dict[str, Any]) -> str | None:
     member = NAME_MEMBERS.get(method)
     if member is None:
         return None
-    _check_variants(params, frozenset({member}))
+    for other in params:
+        if other != member and other.casefold() == _FOLDED[member]:
+            raise _invalid("a member of params is its name in different case")
     found = params.get(member)
     return found if isinstance(found, str) else None
 
 
-def _check_variants(value: dict[str, Any], members: frozenset[str]) -> None:
-    """Refuse a member that a reader which ignores case takes for one of `members`.
+def _check_variants(value: dict[str, Any]) -> None:
+    """Refuse a member that a reader which ignores case takes for one of JSON-RPC's.
 
     Raises:
         Rejection: there is one.
     """
-    folded = {member.casefold() for member in members}
     for name in value:
-        if name not in members and name.casefold() in folded:
+        if name not in _MEMBERS and name.casefold() in _MEMBERS:
             raise _invalid("a member is another one in different case")
 
 
