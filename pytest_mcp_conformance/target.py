@@ -84,6 +84,11 @@ class Target:
     # ------------------------------------------------------------------------------------------------ what it speaks
 
     @property
+    def credential(self) -> Credential | None:
+        """User A's credential if the run has one, for a check that can do without."""
+        return self._best_credential()
+
+    @property
     def eras(self) -> tuple[Era, ...]:
         """The eras the target speaks, newest first; empty when it refused to say."""
         return self.spoken.eras

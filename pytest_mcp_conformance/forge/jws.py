@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 Signer = Callable[[bytes], bytes]
@@ -118,6 +119,27 @@ def read_jws(token: str) -> Jws | None:
     except (ValueError, RecursionError):
         return None
     return Jws(header, claims, pieces[2]) if isinstance(header, dict) and isinstance(claims, dict) else None
+
+
+def verifies(token: str, jwk: Mapping[str, Any]) -> bool | None:
+    """Whether an ES256 or RS256 signature fits the public key; None when the algorithm or key is of another kind."""
+    jws, signed = read_jws(token), token.rpartition(".")[0].encode()
+    kind = None if jws is None else (jws.header.get("alg"), jwk.get("kty"))
+    try:
+        if jws is None or kind not in {("ES256", "EC"), ("RS256", "RSA")}:
+            return None
+        signature = unb64url(jws.signature)
+        if kind == ("RS256", "RSA"):
+            n, e = (int.from_bytes(unb64url(str(jwk[name]))) for name in ("n", "e"))
+            rsa.RSAPublicNumbers(e, n).public_key().verify(signature, signed, padding.PKCS1v15(), SHA256())
+            return True
+        x, y = (int.from_bytes(unb64url(str(jwk[name]))) for name in ("x", "y"))
+        r, s = (int.from_bytes(half) for half in (signature[:32], signature[32:]))
+        public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+        public.verify(encode_dss_signature(r, s), signed, ec.ECDSA(SHA256()))
+    except (InvalidSignature, KeyError, ValueError):
+        return False
+    return True
 
 
 def _merged(members: Json, changes: Json | None) -> dict[str, Any]:

@@ -8,7 +8,10 @@ _TOKEN68 = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/
 
 
 def authorization_classics(token: str) -> list[tuple[str, str | bytes]]:
-    """Values built on a good token outside the grammar of RFC 6750 §2.1, `(what was done, value)`; none may be honoured."""
+    """Values built on a good token outside the grammar of RFC 6750 §2.1: `(what was done, value)`.
+
+    None of them may be honoured.
+    """
     return [
         ("no scheme", token),
         ("another scheme", f"Basic {token}"),

@@ -27,8 +27,8 @@ class Bent:
 def bent_texts(token: str) -> st.SearchStrategy[Bent]:
     """One character of a token replaced, removed or doubled; works on opaque tokens too.
 
-    The last character of each base64url part is left alone: its low bits may carry nothing (RFC 4648 §3.5), which another
-    requirement judges.
+    The last character of each base64url part is left alone: its low bits may carry nothing (RFC 4648 §3.5), which
+    another requirement judges.
     """
     edges = {len(token) - 1} | {at - 1 for at, c in enumerate(token) if c == "."}
     places = [at for at, c in enumerate(token) if c != "." and at not in edges] or [0]
