@@ -18,8 +18,6 @@ from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import ADMITTED, Admission, RequestHead
 from mcp_guard.protocol.uris import DEFAULT_PORTS, Authority, PublicUrl, UriError, parse_host
 
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-
 
 @dataclass(frozen=True)
 class Host(Check):
@@ -38,7 +36,7 @@ class Host(Check):
     def __post_init__(self) -> None:
         public = PublicUrl.parse(self.public_url)
         object.__setattr__(self, "default_port", DEFAULT_PORTS[public.scheme])
-        allowed = {(host, public.port) for host in own_hosts(public)}
+        allowed = {(host, public.port) for host in public.hosts}
         allowed.update(self._effective(self._listed(text)) for text in self.also)
         spellings = {f"{host}:{port}" for host, port in allowed}
         spellings.update(host for host, port in allowed if port == self.default_port)
@@ -65,8 +63,3 @@ class Host(Check):
         if not known:
             raise rejections.HOST_NOT_ALLOWED.because("the Host field names another host or port")
         return ADMITTED
-
-
-def own_hosts(public: PublicUrl) -> tuple[str, ...]:
-    """The hosts under which a deployment is known without being told: its own, and all of loopback's if it is there."""
-    return (public.host, *LOOPBACK_HOSTS) if public.is_loopback else (public.host,)

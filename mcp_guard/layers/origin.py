@@ -17,7 +17,6 @@ from mcp_guard.asgi import RawHeaders
 from mcp_guard.check import Check
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import ADMITTED, Admission, Answer, RequestHead
-from mcp_guard.layers.host import own_hosts
 from mcp_guard.protocol.uris import PublicUrl, UriError, WebOrigin, parse_origin
 
 METHODS = b"DELETE, GET, POST"
@@ -57,7 +56,7 @@ class Origin(Check):
 
     def __post_init__(self) -> None:
         public = PublicUrl.parse(self.public_url)
-        own = [WebOrigin(public.scheme, host, public.port) for host in own_hosts(public)]
+        own = [WebOrigin(public.scheme, host, public.port) for host in public.hosts]
         listed = [str(one) for one in [*own, *(self._listed(text) for text in self.allowed)]]
         if self.insecure_allow_null:
             listed.append("null")

@@ -15,7 +15,9 @@ from mcp_guard.protocol.paths import PathError, canonical
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-MAX_NAME_CHARACTERS = 253
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+
+MAX_NAME_CHARACTERS: Final = 253
 """RFC 1035 §2.3.4, without the root's dot."""
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]+)(?::(?P<port>[1-9][0-9]{0,4}))?")
@@ -102,8 +104,9 @@ class PublicUrl:
         return is_loopback(self.host)
 
     @property
-    def is_secure(self) -> bool:
-        return self.scheme == "https"
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts it is known under without being told: its own, and all the names of loopback if it is there."""
+        return (self.host, *LOOPBACK_HOSTS) if self.is_loopback else (self.host,)
 
     def __str__(self) -> str:
         return f"{self.origin}{self.path}"
