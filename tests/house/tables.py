@@ -135,6 +135,29 @@ def conformance_options() -> str:
     return table(("option", "default", "what it does"), offered.rows)
 
 
+def checked_requirements() -> set[str]:
+    """The ids that a bundled suite checks."""
+    named = re.compile(r'^@requirement\("([A-Z]+-\d{3})"\)', re.MULTILINE)
+    suites = sorted((ROOT / "conformance_suites").glob("test_*.py"))
+    return {found for path in suites for found in named.findall(path.read_text("utf-8"))}
+
+
+def requirements() -> str:
+    """The whole catalogue, one table an area, and which of it is checked now."""
+    from pytest_mcp_conformance.catalogue import AREAS, load
+
+    checked, known = checked_requirements(), load()
+    parts = [f"{len(checked)} of {len(known)} requirements are checked now.\n"]
+    for area, name in AREAS.items():
+        rows = [
+            (code(one.id), "yes" if one.id in checked else "", one.level, one.severity, one.title)
+            for one in known.values()
+            if one.area == area
+        ]
+        parts += [f"## {area}: {name}\n", table(("id", "checked", "level", "severity", "requirement"), rows)]
+    return "\n".join(parts)
+
+
 LAYERS = (
     "audit",
     "wire",
@@ -148,6 +171,7 @@ LAYERS = (
     "token",
     "intake",
     "scopes",
+    "revocation",
     "rate_limit",
     "session",
     "bridge",
@@ -232,6 +256,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "conformance-options": conformance_options,
     "layers": layers,
+    "requirements": requirements,
     "public-names": public_names,
 }
 
