@@ -104,6 +104,10 @@ class PublicUrl:
         return is_loopback(self.host)
 
     @property
+    def is_secure(self) -> bool:
+        return self.scheme == "https"
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """The hosts it is known under without being told: its own, and all the names of loopback if it is there."""
         return (self.host, *LOOPBACK_HOSTS) if self.is_loopback else (self.host,)
