@@ -20,6 +20,9 @@ OUT_OF_SIGHT: Mapping[str, str] = {}
 WITHOUT_A_FAULT: Mapping[str, str] = {}
 """Requirements with a check and without a fault, and why."""
 
+MAY_NOT_RUN = {"ORIG-006"}
+"""Requirements whose check needs more of the machine than a loopback interface."""
+
 
 def checked() -> set[str]:
     """The requirements that the bundled suites have a check for."""
@@ -72,14 +75,15 @@ def test_nothing_is_found_on_the_sound_server(endpoint: str, results: Callable[[
 @pytest.mark.parametrize("fault", [one for one in visible() if one.name not in OUT_OF_SIGHT], ids=lambda one: one.name)
 def test_the_fault_is_caught_under_its_requirement(fault: Fault, results: Callable[[Run], Certificate]) -> None:
     sound = results(Run(endpoint=fault.endpoint))
-    assert sound.outcomes.get(fault.requirement) == "pass", sound.reasons.get(fault.requirement)
+    good = {"pass", "not-run"} if fault.requirement in MAY_NOT_RUN else {"pass"}
+    assert sound.outcomes.get(fault.requirement) in good, sound.reasons.get(fault.requirement)
     certificate = results(run_with(fault))
     assert certificate.outcomes.get(fault.requirement) in BAD, certificate.output
 
 
-@pytest.mark.parametrize("fault", [FAULTS[name] for name in OUT_OF_SIGHT], ids=lambda one: one.name)
-def test_a_fault_out_of_sight_is_not_caught_either(fault: Fault, results: Callable[[Run], Certificate]) -> None:
-    assert results(run_with(fault)).outcomes.get(fault.requirement) not in BAD
+def test_faults_out_of_sight_are_not_caught_either(results: Callable[[Run], Certificate]) -> None:
+    runs = {name: results(run_with(FAULTS[name])) for name in OUT_OF_SIGHT}
+    assert [name for name, run in runs.items() if run.outcomes.get(FAULTS[name].requirement) in BAD] == []
 
 
 def test_every_checked_requirement_has_a_fault() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import socket
 import threading
 import time
@@ -64,7 +65,7 @@ def serving(build: Callable[[str], Application], **settings: Any) -> Iterator[Se
     finally:
         server.should_exit = True
         close = getattr(app, "close", None)
-        if callable(close):
+        if callable(close) and not inspect.iscoroutinefunction(close):
             close()
         thread.join(STOP_WITHIN_SECONDS)
         bound.close()

@@ -18,7 +18,7 @@ from tests.support.model_server.faults import Switches
 from tests.support.model_server.grants import Grants
 from tests.support.model_server.minting import Minter
 from tests.support.model_server.resource import ResourceServer, not_found
-from tests.support.model_server.resource_metadata import ResourceMetadata
+from tests.support.model_server.resource_metadata import KEYS_PATH, ResourceMetadata
 from tests.support.model_server.server_metadata import OAUTH_FORM, OPENID_FORM, ServerMetadata
 from tests.support.model_server.strict import strict_json
 from tests.support.model_server.token_endpoint import TokenCare, TokenEndpoint
@@ -72,6 +72,7 @@ class ModelServer:
             "/jwks": _prompt(lambda request: self._metadata.keys()),
         }
         self._routes = {self.deployment.prefix + path: serve for path, serve in self._routes.items()}
+        self._routes[KEYS_PATH] = _prompt(lambda request: self._documents.keys())
         if minting:
             self._routes[MINT_PATH] = self._mint
 

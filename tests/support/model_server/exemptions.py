@@ -65,6 +65,8 @@ class Exemptions:
     async def principal(self, request: Request, refusal: Refused) -> Principal | None:
         """Whom a request without a good token passes as, or None."""
         path = request.scope["path"]
+        if self.has("local_callers_need_no_token") and not refusal.slug:
+            return NOBODY
         if self.has("connection_remembers") and not refusal.slug:
             return self._remembered.get(request.scope.get("client"))
         if path == MESSAGES_PATH and self.has("messages_without_token"):

@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tests.support.model_server.deployment import BASE_SCOPE, MCP_PATH, SSE_PATH, Deployment
-from tests.support.model_server.keys import JSON, b64url, compact_json
+from tests.support.model_server.keys import JSON, SigningKey, b64url, compact_json
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
+KEYS_PATH = "/keys"
 NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -17,6 +18,8 @@ class ResourceMetadata:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
+        self._key = SigningKey()
+        self._signed: dict[bytes, str] = {}
         self.has = deployment.has
 
     def link(self, path: str) -> str:
@@ -79,14 +82,32 @@ class ResourceMetadata:
             document["scopes_supported"].append("mcp:*")
         if has("prm_copies_disagree") and request.scope["path"] == WELL_KNOWN:
             document["scopes_supported"].append("mcp:admin")
-        if has("prm_signing_alg_none"):
-            document["resource_signing_alg_values_supported"] = ["none"]
-        if has("prm_signed_metadata_unsigned"):
-            claims = {"resource": document["resource"]}
-            document["signed_metadata"] = ".".join(
-                [b64url(compact_json({"alg": "none"})), b64url(compact_json(claims)), ""]
-            )
+        self._sign(document)
         return document
+
+    def _sign(self, document: JSON) -> None:
+        """Name the resource's keys and put a signed copy of the members beside them (RFC 9728 §2.2)."""
+        has = self.has
+        keys = f"{self._deployment.base}{KEYS_PATH}"
+        document["jwks_uri"] = "http://keys.example/jwks" if has("prm_cleartext_keys") else keys
+        document["resource_signing_alg_values_supported"] = ["none" if has("prm_signing_alg_none") else "ES256"]
+        claims = {"iss": document["resource"], **document}
+        if has("prm_signed_metadata_disagrees"):
+            claims["authorization_servers"] = ["https://as.example"]
+        if has("prm_signed_metadata_unsigned"):
+            del claims["iss"]
+            document["signed_metadata"] = f"{b64url(compact_json({'alg': 'none'}))}.{b64url(compact_json(claims))}."
+            return
+        payload = compact_json(claims)
+        if payload not in self._signed:
+            key = SigningKey() if has("prm_signed_by_a_stranger") else self._key
+            header = compact_json({"alg": "ES256", "kid": self._key.kid})
+            self._signed[payload] = key.compact(header, payload)
+        document["signed_metadata"] = self._signed[payload]
+
+    def keys(self) -> Response:
+        """The keys that the resource signs with."""
+        return JSONResponse({"keys": [self._key.jwk]}, headers=NO_STORE)
 
     def _resource(self, request: Request, base: str, path: str) -> str:
         has, resource = self.has, base + path

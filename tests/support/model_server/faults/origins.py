@@ -27,6 +27,7 @@ FAULTS = (
     Fault("host_prefix", "ORIG-004", "A Host that begins with an allowed one is allowed."),
     Fault("host_port_ignored", "ORIG-004", "The port of Host is ignored."),
     Fault("host_localhost_refused", "ORIG-004", "localhost is refused although the server is bound to it."),
+    Fault("local_callers_need_no_token", "ORIG-006", "A server on loopback asks its callers for no token."),
     Fault("cors_reflects_any_origin", "ORIG-005", "Access-Control-Allow-Origin reflects any origin."),
     Fault("cors_star_with_credentials", "ORIG-005", "Any origin is allowed together with credentials."),
     Fault("cors_without_vary", "ORIG-005", "Access-Control-Allow-Origin differs by origin without Vary."),
