@@ -47,7 +47,7 @@ def load() -> Mapping[str, Requirement]:
     """Every requirement by its id, areas in the order of `AREAS`, ids in that of their file. Read once a process.
 
     Raises:
-        CatalogueError: the data is not as it must be, or the file of an area is missing.
+        CatalogueError: the data is not as it must be, or the file of an area is missing or empty.
     """
     folder = files("pytest_mcp_conformance") / "requirements"
     found: dict[str, Requirement] = {}
@@ -61,7 +61,10 @@ def _read_area(folder: Traversable, file: str) -> tuple[Requirement, ...]:
         text = (folder / file).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CatalogueError("there is no such file", file=file) from None
-    return read(text, file)
+    found = read(text, file)
+    if not found:
+        raise CatalogueError("holds no requirement", file=file)
+    return found
 
 
 def read(text: str, file: str) -> tuple[Requirement, ...]:
