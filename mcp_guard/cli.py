@@ -22,6 +22,7 @@ from mcp_guard.secret import Secret
 
 GRACE_SECONDS = 3
 """How long requests in flight may take to end after an interrupt; open streams are closed at once."""
+BACKLOG = 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,7 +176,7 @@ def import_app(place: str) -> ASGIApp:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """A listening socket: from here on connections wait, and none is refused while the server starts.
 
     Raises:
         ConfigurationError: the address is taken or not ours.
@@ -185,6 +186,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)

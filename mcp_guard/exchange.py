@@ -46,6 +46,7 @@ class Exchange:
     body: bytes | None = None
     body_replayed: bool = False
     started: bool = False
+    gone: bool = False
     refused: bool = False
 
     def __post_init__(self) -> None:
@@ -149,7 +150,9 @@ class Exchange:
         if self.body is not None and not self.body_replayed:
             self.body_replayed = True
             return {"type": "http.request", "body": self.body, "more_body": False}
-        return await self.outer_receive()
+        message = await self.outer_receive()
+        self.gone = self.gone or message["type"] == "http.disconnect"
+        return message
 
     async def send(self, message: Message) -> None:
         """The app's `send`: shows the response to the watches and adds what the checks said."""
@@ -169,6 +172,9 @@ class Exchange:
 
     async def send_start(self, message: Message) -> None:
         if self.started:
+            if self.gone:
+                # The SDK answers an HTTP+SSE stream once more when its client has left; nobody is there to hear it.
+                return
             raise RuntimeError("the app started its response twice")
         status, headers = message["status"], list(message.get("headers", ()))
         for position in range(len(self.watches) - 1, -1, -1):

@@ -56,6 +56,7 @@ async def test_progress_of_a_long_call_streams_through_the_guard(demo: RunningDe
     assert seen == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.filterwarnings("ignore:Using in-memory token storage:UserWarning")
 async def test_fastmcps_client_logs_in_and_calls_a_tool(demo: RunningDemo, monkeypatch: pytest.MonkeyPatch) -> None:
     import webbrowser
 

@@ -76,7 +76,8 @@ def control(deployment: Deployment, name: str) -> None:
 
 def no_secret_is_written(name: str, deployment: Deployment, log: Capture) -> None:
     """Point 7. Of a token, no segment is written either."""
-    written = "\n".join(log.lines) + b"".join(deployment.audit.lines).decode()
+    written = [*log.lines, *(line.decode() for line in deployment.audit.lines)]
     parts = {part for secret in deployment.secrets for part in (secret, *secret.split(".")) if len(part) > 16}
     for part in parts:
-        assert part not in written, f"{name}: 7. a secret is in a log: {part[:6]}…"
+        leaks = [line.partition(":")[0] for line in written if part in line]
+        assert not leaks, f"{name}: 7. a secret is in a log, {part[:6]}…, written by {leaks[:3]}"

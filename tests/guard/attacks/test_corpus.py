@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guard.attacks import session_attacks  # noqa: F401 - registers its attacks
+from tests.guard.attacks import jwt_attacks, resource_attacks, session_attacks  # noqa: F401 - they register attacks
 from tests.guard.attacks.corpus import CORPUS
 from tests.guard.attacks.deployment import Capture, Deployment, deployed
 from tests.guard.attacks.oracle import judge
