@@ -17,6 +17,7 @@ MIN_RSA_BITS: Final = 2048
 """RFC 7518 §3.3."""
 MAX_RSA_BITS: Final = 8192
 """Longer moduli cost more than a request may."""
+MIN_EXPONENT: Final = 3
 MAX_EXPONENT_BYTES: Final = 8
 
 _CURVES: Final[Mapping[str, tuple[str, int, frozenset[str]]]] = {
@@ -77,7 +78,7 @@ def import_jwk(jwk: object) -> VerificationKey:
     _check_purpose(jwk)
     members, fitting = _material(jwk)
     if "alg" in jwk:
-        if jwk["alg"] not in fitting:
+        if not isinstance(jwk["alg"], str) or jwk["alg"] not in fitting:
             raise JwkError("has an alg that is not accepted for its type")
         fitting = frozenset({jwk["alg"]})
     key = _import(members)
@@ -105,8 +106,8 @@ def _material(jwk: Mapping[str, Any]) -> tuple[dict[str, str | list[str]], froze
         exponent = _octets(jwk, "e")
         if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
             raise JwkError(f"has a modulus of {bits} bits")
-        if not 1 <= len(exponent) <= MAX_EXPONENT_BYTES or not exponent[-1] & 1:
-            raise JwkError("has an exponent that is even or too long")
+        if len(exponent) > MAX_EXPONENT_BYTES or int.from_bytes(exponent, "big") < MIN_EXPONENT or not exponent[-1] & 1:
+            raise JwkError("has an exponent that is too small, even or too long")
         return {"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}, _RSA
     crv = jwk.get("crv")
     curve = _CURVES.get(crv) if isinstance(crv, str) else None
