@@ -11,6 +11,8 @@ from tests.house.tree import PACKAGES, ROOT, files
 
 HEAVY = ("hypothesis", "httpx", "cryptography", "mcp_guard", "mcp", "joserfc", "authlib", "jwt")
 
+OPTIONAL = ("argon2", "authlib", "mcp", "fastmcp", "starlette", "uvicorn", "valkey", "hypothesis", "pytest")
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
@@ -33,6 +35,19 @@ def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
 
 def test_each_package_says_that_it_is_typed() -> None:
     assert [name for name in PACKAGES if not (ROOT / name / "py.typed").is_file()] == []
+
+
+def test_the_guard_needs_no_optional_package() -> None:
+    """Everything public is imported, and a layer wraps an app, while the packages of all extras are out of reach."""
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({OPTIONAL!r}))
+import mcp_guard, mcp_guard.cli, mcp_guard.config
+from mcp_guard.layers.bridge import Bridge
+Bridge().wrap(lambda scope, receive, send: None)
+"""
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
 
 
 @pytest.mark.parametrize("module", HEAVY)
