@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pytest_mcp_conformance.credentials import Credential, given_accounts, given_tokens
 from pytest_mcp_conformance.egress import Egress
 from pytest_mcp_conformance.failures import Judgement, NotRun
@@ -16,7 +18,7 @@ from pytest_mcp_conformance.target import Target
 class Bench:
     """The target, the ways to reach it, and the credentials of one run."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, announce: Callable[[str], None]) -> None:
         self.settings = settings
         self.secrets = Secrets()
         self._tokens = given_tokens(settings, self.secrets)
@@ -26,8 +28,8 @@ class Bench:
             requests_per_second=settings.requests_per_second,
             secrets=self.secrets,
         )
-        self.login = Login(settings.login, given_accounts(self.secrets), self.probe)
-        self.target = Target(settings, self.probe, self._best_credential)
+        self.login = Login(settings.login, given_accounts(self.secrets), self.probe, announce)
+        self.target = Target(settings, self.probe, lambda: self.credential("a"))
         self._servers: dict[str, AuthorizationServer] = {}
         self._unobtainable: dict[str, Judgement] = {}
 
@@ -78,9 +80,3 @@ class Bench:
             variable = "MCP_CONFORMANCE_TOKEN" + ("" if who == "a" else "_B")
             raise NotRun(f"no access token of user {who}: {variable} is not set, and {missing}")
         return self.authorization_server().credential(who)
-
-    def _best_credential(self) -> Credential | None:
-        try:
-            return self.credential("a")
-        except Judgement:
-            return None

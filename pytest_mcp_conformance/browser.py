@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from pytest_mcp_conformance.exchange import Exchange, Header, Request
 from pytest_mcp_conformance.pages import Form, read_forms
-from pytest_mcp_conformance.probe import Probe
+from pytest_mcp_conformance.probe import SECRET_LENGTH, Probe
 
 LONGEST_WALK = 12
 
@@ -58,7 +58,7 @@ class Browser:
                     return Walk(tuple(exchanges), there)
                 request = Request("GET", there)
                 continue
-            step = None if fill is None else _next_step(exchange, fill)
+            step = None if fill is None else _next_step(self, exchange, fill)
             if step is None:
                 break
             request = step
@@ -92,7 +92,6 @@ class Browser:
             except CookieError:
                 continue
             for name, morsel in jar.items():
-                self.probe.secrets.add(morsel.value, "COOKIE")
                 path = morsel["path"] or (parts.path.rpartition("/")[0] or "/")
                 key = (parts.hostname or "", path, name)
                 if morsel["max-age"] == "0" or not morsel.value:
@@ -120,11 +119,14 @@ def submit(form: Form, pairs: list[tuple[str, str]], page_url: str) -> Request:
     return Request("POST", form.action, headers, encoded.encode())
 
 
-def _next_step(exchange: Exchange, fill: Filler) -> Request | None:
+def _next_step(browser: Browser, exchange: Exchange, fill: Filler) -> Request | None:
     if exchange.media_type not in {"text/html", "application/xhtml+xml"}:
         return None
     for form in read_forms(exchange.text, exchange.request.url):
         pairs = fill(form)
         if pairs is not None:
+            for control in form.fields:
+                if control.kind == "hidden" and len(control.value) >= SECRET_LENGTH:
+                    browser.probe.secrets.add(control.value, "FORM_FIELD")
             return submit(form, pairs, exchange.request.url)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shlex
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ class Engine:
         self._exchanges: list[Exchange] = []
         self._not_assessed = ""
         self._ledger = Ledger(catalogue.load(), read_waivers(bench.settings.waivers), dt.datetime.now(dt.UTC).date())
+        _make_folder(bench.settings.report)
         bench.probe.on_exchange.append(self._exchanges.append)
         config.addinivalue_line("markers", f"{MARK}(id): the catalogue requirement a check judges")
 
@@ -188,6 +190,15 @@ class Engine:
     def _summary(self) -> Iterator[str]:
         for line in summary_lines(self._ledger, self._bench, self._not_assessed):
             yield self._bench.secrets.redact(line)
+
+
+def _make_folder(directory: Path | None) -> None:
+    """Raises: pytest.UsageError when the report could not be written there later."""
+    try:
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(f"{PREFIX}-report: {directory} cannot be made: {error.strerror}") from None
 
 
 def _selected(requirement_id: str, only: frozenset[str]) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import http.server
-import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from pytest_mcp_conformance.browser import Browser, Walk
@@ -21,10 +20,13 @@ PERSON_SECONDS = 300.0
 class Login:
     """One per run. Each user has a browser of their own that stays logged in."""
 
-    def __init__(self, mode: LoginMode, accounts: Mapping[str, Account], probe: Probe) -> None:
+    def __init__(
+        self, mode: LoginMode, accounts: Mapping[str, Account], probe: Probe, announce: Callable[[str], None]
+    ) -> None:
         self.mode = mode
         self._accounts = accounts
         self._probe = probe
+        self._announce = announce
         self._browsers: dict[str, Browser] = {}
         self._refused: set[str] = set()
 
@@ -75,7 +77,7 @@ class Login:
             Inconclusive: nobody came back in time.
         """
         parts = urlsplit(redirect_uri)
-        landed = _wait_for_callback(parts.hostname or "127.0.0.1", parts.port or 80, url)
+        landed = _wait_for_callback((parts.hostname or "127.0.0.1", parts.port or 80), url, self._announce)
         if not landed:
             raise Inconclusive(f"nobody came back from the login page within {PERSON_SECONDS:g} seconds")
         return Walk((), f"{parts.scheme}://{parts.netloc}{landed}")
@@ -99,7 +101,7 @@ class _Clerk:
         return form.login(self._account.user, self._account.password)
 
 
-def _wait_for_callback(host: str, port: int, url: str) -> str:
+def _wait_for_callback(address: tuple[str, int], url: str, announce: Callable[[str], None]) -> str:
     landed: list[str] = []
     arrived = threading.Event()
 
@@ -115,9 +117,9 @@ def _wait_for_callback(host: str, port: int, url: str) -> str:
         def log_message(self, *args: object) -> None:
             """Say nothing: the request line holds the code."""
 
-    with http.server.HTTPServer((host, port), Callback) as server:
+    with http.server.HTTPServer(address, Callback) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        sys.__stderr__.write(f"\nLog in with a browser on this machine:\n  {url}\n") if sys.__stderr__ else None
+        announce(f"Log in with a browser on this machine: {url}")
         arrived.wait(PERSON_SECONDS)
         server.shutdown()
     return landed[0] if landed else ""

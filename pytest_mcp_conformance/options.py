@@ -80,7 +80,13 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--mcp-target", metavar="URL", default=None, help="check the MCP server at URL, and collect nothing else"
     )
-    _add(group, "login", choices=[*LoginMode], default=LoginMode.NONE, help="how to log in for authorization codes")
+    _add(
+        group,
+        "login",
+        choices=[mode.value for mode in LoginMode],
+        default=LoginMode.NONE.value,
+        help="how to log in for authorization codes",
+    )
     _add(group, "report", metavar="DIR", help="write report.json into DIR")
     for suffix, who in (("", "the user's"), ("-b", "a second user's"), ("-expired", "an expired")):
         _add(group, f"token-file{suffix}", metavar="FILE", help=f"read {who} access token from FILE")
@@ -100,7 +106,13 @@ def add_options(parser: pytest.Parser) -> None:
     )
     _add(group, "only", metavar="IDS", help="requirement ids or areas to check, comma-separated (PRM,ORIG-001)")
     _add(group, "seed", type=int, default=0, metavar="N", help="seed of the generated inputs (default 0)")
-    _add(group, "profile", choices=[*Profile], default=Profile.STANDARD, help="how many inputs each property tries")
+    _add(
+        group,
+        "profile",
+        choices=[profile.value for profile in Profile],
+        default=Profile.STANDARD.value,
+        help="how many inputs each property tries",
+    )
     _add(group, "waivers", metavar="FILE", help="TOML file of accepted failures: id, reason, owner, expires")
 
 

@@ -5,6 +5,7 @@ Imports the standard library and pytest only: it is loaded by every pytest run o
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -36,9 +37,19 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_mcp_conformance.bench import Bench
     from pytest_mcp_conformance.engine import Engine
 
-    bench = config.stash[fixtures.BENCH] = Bench(settings)
+    bench = config.stash[fixtures.BENCH] = Bench(settings, lambda text: _announce(config, text))
     config.pluginmanager.register(fixtures, "mcp_conformance_fixtures")
     config.pluginmanager.register(Engine(config, bench), "mcp_conformance_engine")
+
+
+def _announce(config: pytest.Config, text: str) -> None:
+    """Write to the terminal at once, past the capturing of output."""
+    capture, terminal = (config.pluginmanager.getplugin(name) for name in ("capturemanager", "terminalreporter"))
+    if terminal is None:
+        return
+    with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
+        terminal.ensure_newline()
+        terminal.write_line(text)
 
 
 def bundled_suites() -> Path:

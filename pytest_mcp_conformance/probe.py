@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from pytest_mcp_conformance.egress import Egress, Forbidden
+from pytest_mcp_conformance.egress import Address, Egress, Forbidden
 from pytest_mcp_conformance.exchange import Exchange, Header, Request, Response
 from pytest_mcp_conformance.failures import BudgetExhausted, Inconclusive, RateLimited
 from pytest_mcp_conformance.redaction import Secrets
@@ -18,6 +18,7 @@ from pytest_mcp_conformance.wire import STREAM_SECONDS, Connection, EventStream,
 
 LONGEST_WAIT_SECONDS = 5.0
 WAITING_CAP_SECONDS = 20.0
+SECRET_LENGTH = 8  # shorter cookie values and session ids are words, and hiding them would mangle every text
 _REMAINING = re.compile(r'^\s*(?:"[^"]*"|[\w*.-]+)\s*;.*\br=(\d+)(?:.*\bt=(\d+))?')
 
 
@@ -102,8 +103,7 @@ class Probe:
         self._spend()
         started = time.monotonic()
         try:
-            connection = Connection(connect(request.url, self._addresses(request.url)))
-            opened = EventStream(connection, request)
+            opened = _open_stream(request, self._addresses(request.url))
         except (NoAnswer, OSError) as error:
             self.record(request, None, str(error), time.monotonic() - started)
             raise Inconclusive(f"no stream could be opened at {request.url}: {error}") from error
@@ -129,9 +129,19 @@ class Probe:
     def record(self, request: Request, response: Response | None, failure: str, elapsed_seconds: float) -> Exchange:
         exchange = Exchange(self.ledger.requests, request, response, failure, elapsed_seconds)
         self.cited.append(exchange)
+        self._guard_secrets(exchange)
         for listener in self.on_exchange:
             listener(exchange)
         return exchange
+
+    def _guard_secrets(self, exchange: Exchange) -> None:
+        for line in exchange.header_lines("set-cookie"):
+            value = line.partition(";")[0].partition("=")[2].strip('" ')
+            if len(value) >= SECRET_LENGTH:
+                self.secrets.add(value, "COOKIE")
+        session = exchange.header("mcp-session-id") or ""
+        if len(session) >= SECRET_LENGTH:
+            self.secrets.add(session, "SESSION")
 
     def _addresses(self, url: str) -> list[tuple[str, int]]:
         try:
@@ -221,6 +231,15 @@ class Link:
         if self._connection is None:
             self._connection = Connection(connect(self._url, self._probe._addresses(self._url)))
         return self._connection
+
+
+def _open_stream(request: Request, addresses: Sequence[Address]) -> EventStream:
+    connection = Connection(connect(request.url, addresses))
+    try:
+        return EventStream(connection, request)
+    except NoAnswer:
+        connection.close()
+        raise
 
 
 def retry_after_seconds(exchange: Exchange) -> float | None:

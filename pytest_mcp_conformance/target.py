@@ -4,7 +4,7 @@ compare with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,8 +14,9 @@ from pytest_mcp_conformance import mcp
 from pytest_mcp_conformance.acceptance import Acceptance, judge
 from pytest_mcp_conformance.credentials import Credential
 from pytest_mcp_conformance.discovery import Discovery
+from pytest_mcp_conformance.eras import Spoken, find_eras, harmless_request, result_of
 from pytest_mcp_conformance.exchange import Exchange, Header, Request
-from pytest_mcp_conformance.failures import Inconclusive, NotApplicable
+from pytest_mcp_conformance.failures import Inconclusive, Judgement, NotApplicable
 from pytest_mcp_conformance.mcp import Era, Message
 from pytest_mcp_conformance.options import Settings
 from pytest_mcp_conformance.probe import Probe
@@ -47,29 +48,18 @@ class Controls:
     passed: int = 0
 
 
-@dataclass(frozen=True)
-class Spoken:
-    """What the target answered to a handshake of each era, and with whose credential it was asked."""
-
-    eras: tuple[Era, ...]
-    revisions: frozenset[str]
-    refused: bool
-    likely: Era
-    server_info: Mapping[str, Any]
-
-
 class Target:
     """One MCP endpoint. Everything learned is learned at first use and kept; its exchanges count as evidence of each
     check that uses them.
     """
 
-    def __init__(self, settings: Settings, probe: Probe, best_credential: Callable[[], Credential | None]) -> None:
+    def __init__(self, settings: Settings, probe: Probe, obtain_credential: Callable[[], Credential]) -> None:
         self.settings = settings
         self.url = settings.target
         self.probe = probe
         self.controls = Controls()
         self.discovery = Discovery(self.url, probe, lambda: self.challenge)
-        self._best_credential = best_credential
+        self._obtain_credential = obtain_credential
         self._kept: dict[object, tuple[Any, tuple[Exchange, ...]]] = {}
         self._sessions: list[tuple[str, Credential | None]] = []
 
@@ -86,7 +76,18 @@ class Target:
     @property
     def credential(self) -> Credential | None:
         """User A's credential if the run has one, for a check that can do without."""
-        return self._best_credential()
+        try:
+            return self._obtain_credential()
+        except Judgement:
+            return None
+
+    def require_credential(self) -> Credential | None:
+        """User A's credential; None when the target serves everybody.
+
+        Raises:
+            NotRun, Inconclusive: the target refuses strangers and the run has no credential, and why.
+        """
+        return self._obtain_credential() if self.protected else self.credential
 
     @property
     def eras(self) -> tuple[Era, ...]:
@@ -124,13 +125,8 @@ class Target:
     # --------------------------------------------------------------------------------------------- requests and answers
 
     def harmless(self, era: Era | None = None) -> Request:
-        """A request without a credential that changes nothing: `tools/list`, `initialize`, or the opening of a
-        stream.
-        """
-        chosen = era or self.era
-        if chosen is Era.SSE:
-            return Request("GET", self.url, (("Accept", "text/event-stream"),))
-        return (mcp.modern("tools/list") if chosen is Era.MODERN else mcp.initialize()).request(self.url)
+        """A request without a credential that changes nothing; its era is the newest spoken unless given."""
+        return harmless_request(self.url, era or self.era)
 
     def send(self, message: Message | Request, credential: Credential | None = None, *extra: Header) -> Exchange:
         """Send a message, or a request as it stands, to the target; `extra` headers replace those of the same name."""
@@ -158,7 +154,7 @@ class Target:
         same request without any and, when the run has a token, with a good one.
         """
         anonymous = self.anonymous(request)
-        credential = good or self._best_credential()
+        credential = good or self.credential
         reference = None
         if credential is not None:
             known = credential
@@ -191,6 +187,10 @@ class Target:
         if not good:
             raise Inconclusive(f"the good request {when} the batch did not succeed: {exchange.summary}")
         return exchange
+
+    def tools(self, credential: Credential | None) -> list[dict[str, Any]]:
+        """What `tools/list` answers in the newest era that lists without a stream; asked once. Empty when refused."""
+        return self._once(("tools", credential), lambda: self._list_tools(credential))
 
     # ------------------------------------------------------------------------------------------------ authorization
 
@@ -229,6 +229,16 @@ class Target:
 
     # ------------------------------------------------------------------------------------------------------- internal
 
+    def _list_tools(self, credential: Credential | None) -> list[dict[str, Any]]:
+        if self.era is Era.MODERN:
+            answer = self.send(mcp.modern("tools/list"), credential)
+        else:
+            session = self.send(mcp.initialize(), credential).header("mcp-session-id") or ""
+            self.send(mcp.legacy("notifications/initialized", request_id=None, session=session), credential)
+            answer = self.send(mcp.legacy("tools/list", session=session), credential)
+        listed = (result_of(answer) or {}).get("tools")
+        return [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
+
     def _find_challenge(self) -> Exchange:
         answers: list[Exchange] = []
         for era in Era:
@@ -250,7 +260,6 @@ class Target:
     def _note_session(self, exchange: Exchange, credential: Credential | None) -> None:
         session = exchange.header("mcp-session-id")
         if session and exchange.succeeded and b'"initialize"' in (exchange.request.body or b""):
-            self.probe.secrets.add(session, "SESSION")
             self._sessions.append((session, credential))
 
     def forget_session(self, session: str) -> None:
@@ -258,34 +267,5 @@ class Target:
         self._sessions = [kept for kept in self._sessions if kept[0] != session]
 
     def _find_eras(self) -> Spoken:
-        credential = self._best_credential()
-        eras: list[Era] = []
-        revisions: set[str] = set()
-        info: dict[str, Any] = {}
-        answers = [self.send(mcp.modern("tools/list"), credential)]
-        if answers[0].succeeded and _result(answers[0]) is not None:
-            eras.append(Era.MODERN)
-            revisions.add(mcp.MODERN_REVISION)
-        for revision in reversed(mcp.LEGACY_REVISIONS):
-            answer = self.send(mcp.initialize(revision), credential)
-            answers.append(answer)
-            result = _result(answer) or {}
-            if result.get("protocolVersion") in mcp.LEGACY_REVISIONS:
-                revisions.add(str(result["protocolVersion"]))
-                info = dict(result.get("serverInfo") or info)
-        if revisions - {mcp.MODERN_REVISION}:
-            eras.append(Era.LEGACY)
-        if not eras:
-            answer = self.send(self.harmless(Era.SSE), credential)
-            answers.append(answer)
-            if answer.succeeded and answer.media_type == "text/event-stream":
-                eras.append(Era.SSE)
-                revisions.add("2024-11-05")
-        refusals = [answer.status in {401, 403} for answer in answers]
-        likely = Era.SSE if refusals[-1] and not any(refusals[:-1]) else Era.MODERN
-        return Spoken(tuple(eras), frozenset(revisions), not eras and any(refusals), likely, info)
-
-
-def _result(exchange: Exchange) -> dict[str, Any] | None:
-    result = (exchange.message() or {}).get("result")
-    return result if isinstance(result, dict) else None
+        credential = self.credential
+        return find_eras(self.url, lambda request: self.send(request, credential))

@@ -42,14 +42,23 @@ def origin_classics(origin: str) -> list[str]:
     return [*FOREIGN_ORIGINS, *dict.fromkeys(candidate for candidate in candidates if candidate != origin)]
 
 
+def strangers() -> st.SearchStrategy[str]:
+    """Origins that have nothing in common with any server's: hosts under `.example`, by several schemes."""
+    schemes = st.sampled_from(["http", "https", "ws", "chrome-extension", "moz-extension"])
+    ports = st.integers(1, 65535)
+    return st.one_of(
+        st.builds("{}://{}.example".format, schemes, _LABELS),
+        st.builds("{}://{}.example:{}".format, schemes, _LABELS, ports),
+    )
+
+
 def foreign_origins(origin: str) -> st.SearchStrategy[str]:
     """Origins that are not `origin`: other hosts, and the same host with a label, a port or text added."""
     parts = urlsplit(origin)
     ports = st.integers(1, 65535)
-    schemes = st.sampled_from(["http", "https", "ws", "chrome-extension", "moz-extension"])
     drawn = st.one_of(
-        st.builds("{}://{}.example".format, schemes, _LABELS),
-        st.builds("{}://{}.example:{}".format, schemes, _LABELS, ports),
+        strangers(),
+        ports.map(lambda port: f"{parts.scheme}://{_bracketed(parts.hostname or '')}:{port}"),
         _LABELS.map(lambda label: f"{parts.scheme}://{label}.{parts.netloc}"),
         _LABELS.map(lambda label: f"{parts.scheme}://{parts.netloc}.{label}"),
         _LABELS.map(lambda label: f"{parts.scheme}://{label}{parts.netloc}"),
