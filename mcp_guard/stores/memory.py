@@ -56,14 +56,16 @@ class MemoryStore:
     async def run(self, operations: Sequence[Operation]) -> list[Result]:
         """See the contract."""
         now = self.clock.monotonic()
-        before = self._size()
+        before = self.held
         if before >= self.max_entries:
             self._sweep(now, SWEEP_STEP_AT_BOUND)
         results = [self._carry_out(operation, now) for operation in operations]
-        self._sweep(now, SWEEP_STEP + 2 * max(0, self._size() - before))
+        self._sweep(now, SWEEP_STEP + 2 * max(0, self.held - before))
         return results
 
-    def _size(self) -> int:
+    @property
+    def held(self) -> int:
+        """The number of entries in memory, those included that have expired and were not swept yet."""
         return len(self._values) + len(self._buckets)
 
     def _carry_out(self, operation: Operation, now: float) -> Result:
@@ -115,7 +117,7 @@ class MemoryStore:
         self._values[key] = _Entry(value, now + ttl.total_seconds())
 
     def _check_room(self, wanted: int) -> None:
-        if self._size() + wanted > self.max_entries:
+        if self.held + wanted > self.max_entries:
             raise StoreUnavailable(f"the memory store holds its bound of {self.max_entries} entries")
 
     def _spend(self, buckets: tuple[Bucket, ...], now: float) -> tuple[Level, ...]:
