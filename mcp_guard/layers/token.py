@@ -1,10 +1,10 @@
 """Tells who is asking, from an access token of an issuer that is trusted (RFC 6750, RFC 9068, RFC 9728 §5).
 
 Decides: whether the request carries exactly one bearer token, in its Authorization field, that an issuer signed for the
-resource the request is for. Refuses with the `credentials_…` and `token_…` rejections (400 and 401), each with a
-challenge, and with `unavailable` (503) when an issuer's keys cannot be had. Adds the principal and the resource. Does
-not: read a body, look up a revocation (`revocation`), judge scopes (`scopes`). Must stand after: metadata, whose
-documents need no token; before intake.
+resource the request is for. Refuses with the `credentials_…` and `token_…` rejections and `scheme_not_supported` (400
+and 401), each with a challenge, and with `unavailable` (503) when an issuer's keys cannot be had. Adds the principal
+and the resource. Does not: read a body, look up a revocation (`revocation`), judge scopes (`scopes`). Must stand after:
+metadata, whose documents need no token; before intake.
 
 No path is exempt: one that no resource has is judged by the rules of the first resource.
 """
