@@ -26,7 +26,8 @@ TOP_LEVEL = {
 }
 LONGEST_MODULE_LINES = {"mcp_guard": 300, "pytest_mcp_conformance": 300, "conformance_suites": 600}
 """A suite holds a whole area of requirements, each a short function of its own."""
-LONGEST_FUNCTION_LINES = 60
+LONGEST_FUNCTION_LINES = 40
+"""Of the body; what a docstring says is not counted."""
 GENERIC_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 
 # Spelled in halves so that this file does not find itself.
@@ -101,14 +102,19 @@ def test_no_module_outgrows_its_bound(package: str) -> None:
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_MODULE_LINES[package]} == {}
 
 
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function from its first statement to its last."""
+    first = function.body[int(ast.get_docstring(function) is not None and len(function.body) > 1)]
+    return (function.end_lineno or first.lineno) - first.lineno + 1
+
+
 def test_no_function_outgrows_a_screen() -> None:
-    found = {}
-    for path in sources(*PACKAGES):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
-                lines = node.end_lineno - node.lineno + 1
-                if lines > LONGEST_FUNCTION_LINES:
-                    found[f"{shown(path)}:{node.name}"] = lines
+    found = {
+        f"{shown(path)}:{node.name}": body_lines(node)
+        for path in sources(*PACKAGES)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and body_lines(node) > LONGEST_FUNCTION_LINES
+    }
     assert found == {}
 
 
