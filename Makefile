@@ -81,7 +81,7 @@ constraints: $(READY)
 	@cp constraints.txt $(VENV)/constraints.txt
 	@$(BIN)/pip-compile --quiet $(EXTRAS) --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
-		--output-file $(VENV)/constraints.txt $(ARGS) pyproject.toml
+		--output-file $(VENV)/constraints.txt $(ARGS) pyproject.toml 2> >(grep -v 'may be rejected by pip' >&2)
 	@sed -e '/^#/d' -e '/^mcp-guard @/d' $(VENV)/constraints.txt > constraints.txt
 	@if grep -n '://' constraints.txt; then echo "constraints.txt names an address" >&2; exit 1; fi
 
