@@ -104,8 +104,12 @@ def sdk_auth(app: ASGIApp, url: str, keys: Keys) -> ASGIApp:
     """`app` behind the three middlewares that the SDK puts in front of a protected server."""
     required = RequireAuthMiddleware(app, ["mcp:tools"], AnyHttpUrl(f"{url}/metadata"))
     backend = BearerAuthBackend(PyJwtVerifier(keys, url), resource_server_url=AnyHttpUrl(url))
-    wrapped: Any = AuthenticationMiddleware(AuthContextMiddleware(required), backend=backend)
-    outer: ASGIApp = wrapped
+    protected: Any = AuthenticationMiddleware(AuthContextMiddleware(required), backend=backend)
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        # The SDK puts these around its routes, which see no lifespan.
+        await (app if scope["type"] == "lifespan" else protected)(scope, receive, send)
+
     return outer
 
 

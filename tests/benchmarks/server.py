@@ -17,8 +17,9 @@ def main() -> None:
     """Serve until terminated; the first line of output is the port and a token."""
     kind, audit = sys.argv[1], Path(sys.argv[2])
     logging.disable(logging.CRITICAL)
-    bound = socket.socket()
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.bind(("127.0.0.1", 0))
+    bound.listen(128)
     port = bound.getsockname()[1]
     url, keys = f"http://127.0.0.1:{port}/mcp", Keys()
     mcp = MCPServer("bench")

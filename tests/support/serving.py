@@ -35,7 +35,7 @@ class Serving:
 
 def listen() -> socket.socket:
     """A bound, not yet listening socket on 127.0.0.1 with a port chosen by the kernel."""
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", 0))
     return bound
