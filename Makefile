@@ -16,11 +16,12 @@ EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extr
 # ARGS is handed to the command a target runs: make demo ARGS="--port 9000".
 ARGS ?=
 
-.PHONY: help venv demo test clients bench lint format check types imports docs constraints clean
+.PHONY: help venv demo test coverage clients bench lint format check types imports docs constraints clean
 
 help:
 	@echo "make demo         serve a guarded MCP server with a login of its own on 127.0.0.1:8765"
 	@echo "make test         run the tests"
+	@echo "make coverage     run the tests and show the branches none of them takes, where all must be taken"
 	@echo "make clients      run the tests that drive real clients from npm"
 	@echo "make bench        measure what the guard costs beside the SDK's own authentication"
 	@echo "make check        lint, types and import rules; each alone: lint, types, imports"
@@ -44,6 +45,11 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not clients and not load" $(ARGS)
+
+coverage: $(READY)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not clients and not load" --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage report --fail-under=100 \
+		--include="mcp_guard/protocol/*,mcp_guard/layers/*,mcp_guard/stores/*,mcp_guard/oauth/*"
 
 $(CLIENTS): Makefile
 	@mkdir -p .clients

@@ -122,16 +122,33 @@ def test_no_module_is_named_after_nothing() -> None:
     assert [shown(path) for path in sources(*PACKAGES, "tests") if path.name in GENERIC_NAMES] == []
 
 
-def imported_distributions(path: Path) -> set[str]:
+def imported_tops(path: Path) -> set[str]:
+    """The top-level packages that a file imports, anywhere in it."""
     tops = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             tops |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             tops.add(node.module.split(".")[0])
+    return tops
+
+
+def imported_distributions(path: Path) -> set[str]:
+    """The distributions that bring what a file imports; the standard library and the project itself are left out."""
+    tops = imported_tops(path)
     own = {*PACKAGES, "tests"}
     foreign = {top for top in tops if top not in sys.stdlib_module_names and top not in own}
     return {COMPANIONS.get(top) or DISTRIBUTIONS.get(top) or top for top in foreign}
+
+
+def test_only_the_agreement_tests_see_both_products() -> None:
+    """The house is the exception: it documents both."""
+    guard, certifier = {"mcp_guard"}, {"pytest_mcp_conformance", "conformance_suites"}
+    seen: dict[str, set[str]] = {}
+    for path in sources("tests"):
+        folder = path.relative_to(ROOT).parts[1]
+        seen.setdefault(folder, set()).update(imported_tops(path))
+    assert {name for name, tops in seen.items() if tops & guard and tops & certifier} <= {"agreement", "house"}
 
 
 def declared(*extras: str) -> set[str]:
