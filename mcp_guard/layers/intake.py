@@ -2,9 +2,10 @@
 
 Decides: whether the body is one JSON-RPC message (or a batch, where the revision has them) in JSON with one reading,
 within bounds, and whether the fields that mirror it agree. Refuses with `media_type` and `content_encoding` (415),
-`body_too_large` (413), `body_timeout` (408), `body_not_json`, `not_json_rpc`, `batch`, `revision` and
-`header_body_mismatch` (400), each with the id of the request where it can be read. Does not: judge what is asked. Must
-stand after: token, so that nothing is read for a stranger; before: every layer that needs the call.
+`body_too_large` (413), `body_timeout` (408), `header_repeated`, `framing_ambiguous`, `body_not_json`, `not_json_rpc`,
+`batch`, `revision` and `header_body_mismatch` (400), each with the id of the request where it can be read. Does not:
+judge what is asked. Must stand after: token, so that nothing is read for a stranger; before: every layer that needs the
+call.
 
 The body reaches the app byte for byte. What MCP 2026-07-28 has no use for is hidden from its app: session ids and the
 ids of events. Answers to calls are never stored by caches.
@@ -16,8 +17,6 @@ from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-
-import anyio
 
 from mcp_guard import rejections
 from mcp_guard.asgi import RawHeaders
@@ -170,16 +169,11 @@ def closing(request: RequestHead) -> RawHeaders:
 async def in_time(work: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
     """The result of `work`, given up after `seconds`.
 
-    Mostly the body is there already and `work` never waits. So on asyncio the clock is set only once it does.
+    Mostly the body is there already and `work` never waits, so the clock is set only once it does.
 
     Raises:
         TimeoutError: it took longer.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        with anyio.fail_after(seconds):
-            return await work
     try:
         waiting = work.send(None)
     except StopIteration as done:
@@ -191,7 +185,7 @@ async def in_time(work: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
 
 
 @dataclass(slots=True)
-class Begun:
+class Begun(Generator[Any, Any, bytes]):
     """A coroutine that was begun by hand and now waits for `waiting`; awaiting it goes on from there."""
 
     work: Coroutine[Any, Any, bytes]
@@ -199,13 +193,7 @@ class Begun:
     told: bool = False
 
     def __await__(self) -> Generator[Any, Any, bytes]:
-        return self  # type: ignore[return-value]
-
-    def __iter__(self) -> "Begun":
         return self
-
-    def __next__(self) -> Any:
-        return self.send(None)
 
     def send(self, value: Any) -> Any:
         if not self.told:
@@ -215,6 +203,3 @@ class Begun:
 
     def throw(self, *fault: Any) -> Any:
         return self.work.throw(*fault)
-
-    def close(self) -> None:
-        self.work.close()
