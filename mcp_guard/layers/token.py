@@ -113,7 +113,7 @@ class VerifiedTokens:
         return found
 
     def put(self, key: bytes, verified: Verified) -> None:
-        if len(self.young) >= self.capacity // 2:
+        if len(self.young) >= (self.capacity + 1) // 2:
             self.young, self.old = {}, self.young
         self.young[key] = verified
 
