@@ -5,7 +5,6 @@ A client secret is 256 bits from the operating system, so a plain digest of it i
 
 import base64
 import binascii
-from typing import cast
 
 from mcp_guard.oauth import errors, limits
 from mcp_guard.oauth.deployment import Deployment
@@ -15,7 +14,7 @@ from mcp_guard.oauth.records import Client, client_key, decode, encode
 from mcp_guard.oauth.web import Request
 from mcp_guard.protocol.registration import ClientMetadata
 from mcp_guard.secret import Secret, constant_time_equals, digest, mint_token
-from mcp_guard.stores.base import Get, Put, Renew, Result
+from mcp_guard.stores.base import Get, Put, Renew
 
 MAX_AUTHORIZATION = 4096
 """Bytes in an Authorization field."""
@@ -47,11 +46,7 @@ async def register(deployment: Deployment, metadata: ClientMetadata) -> tuple[Cl
         name=metadata.extra.get("client_name"),
         issued_at=int(deployment.clock.wall()),
     )
-    written: list[Result] = await deployment.store.run(
-        [Put(client_key(client.client_id), encode(client), deployment.lifetimes.unused_client, only_if_absent=True)]
-    )
-    if not cast("bool", written[0]):
-        raise RuntimeError("a fresh client id is taken")
+    await deployment.store.run([Put(client_key(client.client_id), encode(client), deployment.lifetimes.unused_client)])
     return client, None if secret is None else Secret(secret)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar, get_type_hints
 
+from mcp_guard.protocol import strict_json
 from mcp_guard.secret import digest
 
 logger = logging.getLogger("mcp_guard.oauth")
@@ -126,7 +127,7 @@ def decode(kind: type[Record], data: object) -> Record | None:
     if not isinstance(data, bytes):
         return None
     try:
-        members = json.loads(data)
+        members = strict_json.loads(data, max_depth=2)
         if members.pop("v") != VERSION or members.pop("kind") != kind.__name__:
             raise ValueError("another version or kind")
         hints = get_type_hints(kind)

@@ -144,14 +144,18 @@ class AuthorizationServer:
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
+        else:
+            raise RuntimeError(f"the authorization server does not serve the ASGI scope type {scope['type']!r}")
 
     async def _respond(self, request: Request, raw_path: bytes | None) -> Response | None:
         """The response; None when the client has gone."""
         endpoint = self._endpoints.get(request.path)
         if endpoint is None or raw_path not in {None, request.path.encode()}:
+            request.note(errors.for_audit(404, "not_found", "the authorization server has no such path"))
             return json_response({"error": "not_found"}, status=404)
         if request.method not in endpoint.methods:
             allow = (b"allow", ", ".join(endpoint.methods).encode())
+            request.note(errors.for_audit(405, "method_not_allowed", "the endpoint does not take this method"))
             return json_response({"error": "method_not_allowed"}, status=405, headers=[allow])
         try:
             response, refusal = await _guarded(endpoint, self._deployment, request)

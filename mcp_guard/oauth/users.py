@@ -86,6 +86,7 @@ class StaticUsers:
         self._hasher = PasswordHasher()
         self._dummy = _dummy([stored for _, stored in users.values()])
         self._turn = anyio.CapacityLimiter(HASHES_AT_ONCE)
+        self._pending = 0
 
     @classmethod
     def from_pairs(cls, pairs: Mapping[str, str | Secret], *, hasher: PasswordHasher = HASHER) -> "StaticUsers":
@@ -113,10 +114,14 @@ class StaticUsers:
         """See the protocol."""
         if len(name) > MAX_NAME or len(password.reveal()) > MAX_PASSWORD:
             return None
-        if self._turn.statistics().tasks_waiting >= HASHES_WAITING:
+        if self._pending >= HASHES_AT_ONCE + HASHES_WAITING:
             raise Unavailable("too many sign-ins are waiting", retry_after_seconds=5)
         user, stored = self._users.get(name, (None, self._dummy))
-        good = await anyio.to_thread.run_sync(self._verify, stored, password.reveal(), limiter=self._turn)
+        self._pending += 1
+        try:
+            good = await anyio.to_thread.run_sync(self._verify, stored, password.reveal(), limiter=self._turn)
+        finally:
+            self._pending -= 1
         return user if good else None
 
     def _verify(self, stored: str, password: str) -> bool:

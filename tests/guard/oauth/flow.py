@@ -2,12 +2,14 @@
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+import anyio
+import anyio.lowlevel
 import httpx
 from argon2 import PasswordHasher
 
@@ -16,7 +18,7 @@ from mcp_guard.clock import ManualClock
 from mcp_guard.oauth import AuthorizationServer, Lifetimes, Limits, Rate, SigningKeys, StaticUsers, User, hash_password
 from mcp_guard.oauth.users import UserDirectory
 from mcp_guard.protocol import b64url, pkce
-from mcp_guard.stores.base import Store
+from mcp_guard.stores.base import Operation, Result, Store
 from mcp_guard.stores.memory import MemoryStore
 
 ISSUER = "https://as.example"
@@ -42,6 +44,14 @@ USERS = StaticUsers(
 UNLIMITED = Limits(
     *[Rate(1_000_000, Limits().registrations.period)] * 7,
 )
+
+
+class YieldingStore(MemoryStore):
+    """A memory store that lets others go first, as one behind a network does: simultaneous requests interleave."""
+
+    async def run(self, operations: Sequence[Operation]) -> list[Result]:
+        await anyio.lowlevel.checkpoint()
+        return await super().run(operations)
 
 
 def query_of(location: str) -> dict[str, str]:
@@ -103,7 +113,7 @@ class World:
 
     issuer: str = ISSUER
     clock: ManualClock = field(default_factory=ManualClock)
-    store: Store = None  # type: ignore[assignment]
+    given_store: Store | None = None
     users: UserDirectory = field(default_factory=lambda: USERS)
     limits: Limits = UNLIMITED
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
@@ -111,8 +121,7 @@ class World:
     client_address: str = "192.0.2.7"
 
     def __post_init__(self) -> None:
-        if self.store is None:
-            self.store = MemoryStore(clock=self.clock)
+        self.store: Store = self.given_store or MemoryStore(clock=self.clock)
         self.server = AuthorizationServer(
             issuer=self.issuer,
             store=self.store,
@@ -125,6 +134,12 @@ class World:
             limits=self.limits,
             name="Example Tools",
         )
+
+    @property
+    def entries(self) -> dict[str, bytes]:
+        """Everything the memory store holds."""
+        assert isinstance(self.store, MemoryStore)
+        return {key: entry.value for key, entry in self.store._values.items()}
 
     def http(self, *, address: str | None = None, app: ASGIApp | None = None) -> httpx.AsyncClient:
         """An HTTP client with its own cookies."""
@@ -156,7 +171,7 @@ class World:
         told: dict[str, Any] = response.json()
         return told
 
-    async def redeem(self, client: Client, code: str, **changes: str | None) -> httpx.Response:
+    async def redeem(self, client: Client, code: str, /, **changes: str | None) -> httpx.Response:
         """Redeem a code. A change to None leaves the parameter out."""
         fields = {
             "grant_type": "authorization_code",
@@ -168,7 +183,7 @@ class World:
         }
         return await self.token(client, fields)
 
-    async def refresh(self, client: Client, refresh_token: str, **changes: str | None) -> httpx.Response:
+    async def refresh(self, client: Client, refresh_token: str, /, **changes: str | None) -> httpx.Response:
         """Use a refresh token."""
         fields = {"grant_type": "refresh_token", "refresh_token": refresh_token, **client.fields, **changes}
         return await self.token(client, fields)

@@ -1,5 +1,6 @@
 """The consent page."""
 
+import anyio
 import pytest
 
 from tests.guard.oauth.flow import ISSUER, REDIRECT, Browser, Form, World, claims_of, query_of
@@ -151,11 +152,9 @@ async def test_a_transaction_is_answered_once(world: World) -> None:
     assert "location" not in again.headers
 
 
-async def test_of_many_simultaneous_answers_one_counts(world: World) -> None:
-    import anyio
-
-    browser = world.browser()
-    page = await browser.start(await world.register())
+async def test_of_many_simultaneous_answers_one_counts(crowded: World) -> None:
+    browser = crowded.browser()
+    page = await browser.start(await crowded.register())
     statuses: list[int] = []
 
     async def answer(decision: str) -> None:

@@ -183,6 +183,15 @@ async def test_a_cookie_that_is_not_one_of_ours_counts_as_none(world: World, val
     assert "set-cookie" in response.headers
 
 
+async def test_cookies_of_others_do_not_matter(world: World) -> None:
+    client = await world.register()
+    browser = world.browser()
+    page = await browser.follow(await browser.open(client))
+    browser.http.cookies.set("x", "1")
+    browser.http.cookies.set("mcp-guard-session", "a" * 43)
+    assert (await browser.sign_in(page)).status_code == 303
+
+
 async def test_a_second_tab_does_not_spoil_the_first(world: World) -> None:
     client = await world.register()
     browser = world.browser()
