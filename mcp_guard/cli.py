@@ -197,23 +197,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run_server(app: ASGIApp, listener: socket.socket, **tls: Any) -> int:
     """Serve on `listener` until interrupted. Answers 1 when the app did not start."""
-    import uvicorn
+    from mcp_guard.serving import serve
 
-    # The guard has its own rules for forwarding headers and its own log; the server must not rewrite or add to either.
-    config = uvicorn.Config(
-        app,
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        lifespan="on",
-        **tls,
-    )
-    server = uvicorn.Server(config)
     with closing(listener):
-        server.run(sockets=[listener])
-    return 0 if server.started else 1
+        return 0 if serve(app, listener, **tls) else 1
 
 
 if __name__ == "__main__":

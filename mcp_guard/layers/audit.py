@@ -104,9 +104,15 @@ class _Record:
             **_what(request),
             "verdict": "aborted" if status is None and refusal is None else verdict,
             "status": status,
-            "reason": None if refusal is None else short(refusal.reason),
+            "reason": _reason(status, refusal),
             "duration_ms": round((layer.clock.monotonic() - self.began) * 1000, 3),
         }
+
+
+def _reason(status: int | None, refusal: Rejection | None) -> str | None:
+    if refusal is not None:
+        return short(refusal.reason)
+    return "the exchange ended without a response" if status is None else None
 
 
 def _peer(request: RequestHead) -> str:

@@ -17,9 +17,8 @@ TIME_BOUND_SECONDS = 2.0
 class Shot:
     """One request of an attack and what must come of it.
 
-    `statuses` are the acceptable answers. `reaches_app` says whether the downstream app may be called (once).
-    `check` looks at the answer further. `audited` is False where the server below refuses before the guard is asked.
-    `name` tells shots of one attack apart.
+    `statuses` are the acceptable answers. `reaches_app` says whether the downstream app is called, once; then 200 is
+    the only answer that may call it. `check` looks at the answer further. `name` tells shots of one attack apart.
     """
 
     name: str

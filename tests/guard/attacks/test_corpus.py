@@ -5,7 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guard.attacks import jwt_attacks, resource_attacks, session_attacks  # noqa: F401 - they register attacks
+from mcp_guard.serving import http_protocol
+from tests.guard.attacks import (  # noqa: F401 - they register attacks
+    csrf_attacks,
+    discovery_attacks,
+    http_attacks,
+    jwt_attacks,
+    resource_attacks,
+    session_attacks,
+)
 from tests.guard.attacks.corpus import CORPUS
 from tests.guard.attacks.deployment import Capture, Deployment, deployed
 from tests.guard.attacks.oracle import judge
@@ -25,7 +33,7 @@ def log() -> Iterator[Capture]:
 
 @pytest.fixture(scope="module")
 def live(log: Capture) -> Iterator[Deployment]:
-    with deployed(http="httptools") as deployment:
+    with deployed(http=http_protocol()) as deployment:
         yield deployment
 
 
