@@ -76,7 +76,7 @@ def given_tokens(
 
 def remember(credential: Credential, secrets: Secrets) -> Credential:
     """Make sure the token is never shown, and hand the credential back."""
-    secrets.add(credential.token, _NAMES[credential.who])
+    secrets.rename(credential.token, _NAMES[credential.who])
     return credential
 
 

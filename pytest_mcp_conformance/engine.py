@@ -87,6 +87,7 @@ class Engine:
         if requirement is None:
             return
         judged = self._bench.target.revisions
+        self._bench.probe.cited.clear()  # finding that out is no evidence of what the check looks at
         if not judged & {str(revision) for revision in requirement.revisions}:
             spoken = ", ".join(sorted(judged))
             raise NotApplicable(f"the requirement is not of the revisions judged by ({spoken})")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
-from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pytest_mcp_conformance.browser import Browser, Walk
+from pytest_mcp_conformance.callback import Callback, listening
 from pytest_mcp_conformance.credentials import Account
 from pytest_mcp_conformance.failures import Inconclusive, NotRun
 from pytest_mcp_conformance.options import PREFIX, LoginMode
@@ -70,17 +70,35 @@ class Login:
             raise NotRun(f"the login of user {user} was refused: the page asked for the password again")
         return walk
 
-    def ask(self, url: str, redirect_uri: str) -> Walk:
-        """Print the URL and wait for a person's browser to come back to the loopback redirect URI.
+    @contextmanager
+    def person(self) -> Iterator[Person]:
+        """A person with a browser of their own, and a redirect URI that waits for them."""
+        with listening() as callback:
+            yield Person(callback, self._announce)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Logs in when asked. `redirect_uri` is where their browser comes back to."""
+
+    callback: Callback
+    announce: Callable[[str], None]
+
+    @property
+    def redirect_uri(self) -> str:
+        return self.callback.url
+
+    def walk(self, url: str) -> Walk:
+        """Print the URL and wait for the browser to come back.
 
         Raises:
             Inconclusive: nobody came back in time.
         """
-        parts = urlsplit(redirect_uri)
-        landed = _wait_for_callback((parts.hostname or "127.0.0.1", parts.port or 80), url, self._announce)
+        self.announce(f"Log in with a browser on this machine: {url}")
+        landed = self.callback.wait(PERSON_SECONDS)
         if not landed:
             raise Inconclusive(f"nobody came back from the login page within {PERSON_SECONDS:g} seconds")
-        return Walk((), f"{parts.scheme}://{parts.netloc}{landed}")
+        return Walk((), landed)
 
 
 class _Clerk:
@@ -99,27 +117,3 @@ class _Clerk:
             self.refused = True
             return None
         return form.login(self._account.user, self._account.password)
-
-
-def _wait_for_callback(address: tuple[str, int], url: str, announce: Callable[[str], None]) -> str:
-    landed: list[str] = []
-    arrived = threading.Event()
-
-    class Callback(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain")
-            self.end_headers()
-            self.wfile.write(b"Logged in. You can close this page.\n")
-            landed.append(self.path)
-            arrived.set()
-
-        def log_message(self, *args: object) -> None:
-            """Say nothing: the request line holds the code."""
-
-    with http.server.HTTPServer(address, Callback) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        announce(f"Log in with a browser on this machine: {url}")
-        arrived.wait(PERSON_SECONDS)
-        server.shutdown()
-    return landed[0] if landed else ""

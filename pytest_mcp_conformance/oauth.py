@@ -279,8 +279,9 @@ class AuthorizationServer:
         return remember(Credential(user, tokens.access_token), self._probe.secrets)
 
     def _ask_person(self) -> Grant:
-        client, pkce = self.client, fresh_pkce()
-        outcome = self._outcome(self._login.ask(self.authorization_url(client, pkce), client.redirect_uri))
+        with self._login.person() as person:
+            client, pkce = self.register(redirect_uris=[person.redirect_uri]), fresh_pkce()
+            outcome = self._outcome(person.walk(self.authorization_url(client, pkce)))
         if not outcome.code:
             raise Inconclusive(f"the login gave no authorization code (error={outcome.error or 'none'})")
         return Grant(outcome.code, pkce, client, self.resource, outcome)

@@ -44,6 +44,15 @@ class Secrets:
         self._watch(value, placeholder)
         return placeholder
 
+    def rename(self, value: str, name: str) -> None:
+        """As `add`, but the value is known as `$MCP_<name>` from now on even if it had a name."""
+        known = self._exact.get(value)
+        if known is None:
+            self.add(value, name)
+            return
+        for names in (self._exact, self._windows):
+            names.update({spelling: f"$MCP_{name}" for spelling, shown in names.items() if shown == known})
+
     def redact(self, text: str) -> str:
         """`text` without any secret added so far."""
         for value in sorted(self._exact, key=len, reverse=True):

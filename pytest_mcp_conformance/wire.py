@@ -99,7 +99,8 @@ class Connection:
         try:
             body, cut = (b"", "not read") if head_only else _read_body(reply, self._socket, stream_seconds)
         finally:
-            self.reusable = self.reusable and reply.isclosed() and not reply.will_close
+            is_read = reply.isclosed() or reply.length == 0
+            self.reusable = self.reusable and is_read and not reply.will_close
             reply.close()
         return _response(reply, body, cut)
 
