@@ -52,7 +52,7 @@ class Shield(Check):
 
     async def admit(self, request: RequestHead) -> Admission:
         now = self.clock.monotonic()
-        bucket = self._bucket(request.fact(ClientAddress).bucket, now)
+        bucket = self.bucket(request.fact(ClientAddress).bucket, now)
         verdict = gcra.decide(self.burst, self.period.total_seconds(), 1, self.arrivals.get(bucket, now), now)
         if not verdict.allowed:
             wait = max(1, math.ceil(verdict.retry_after_seconds))
@@ -63,7 +63,8 @@ class Shield(Check):
         self.arrivals[bucket] = verdict.arrival
         return ADMITTED
 
-    def _bucket(self, bucket: str, now: float) -> str:
+    def bucket(self, bucket: str, now: float) -> str:
+        """The bucket that counts for an address: its own, or at the bound the one of all others."""
         if bucket in self.arrivals or len(self.arrivals) < self.max_addresses:
             return bucket
         for _ in range(min(SWEEP_STEP, len(self.arrivals))):
