@@ -198,6 +198,11 @@ async def test_http_11_an_announced_body_beyond_the_limit_is_not_read_at_all() -
         assert (client.outcome.status, client.received) == (413, 0)
 
 
+async def test_a_length_within_the_limit_is_read() -> None:
+    headers = [JSON, (b"content-length", str(len(CALL)).encode())]
+    assert (await sent(CALL, headers=headers, layer=Intake(max_body_bytes=len(CALL))))[1].status == 200
+
+
 @pytest.mark.parametrize("announced", [b"1_0", b"+10", b"", b" 1", b"0x1", b"-1"])
 async def test_http_11_a_length_that_is_no_plain_number_is_refused(announced: bytes) -> None:
     await refused("framing_ambiguous", 400, CALL, headers=[JSON, (b"content-length", announced)])

@@ -189,6 +189,13 @@ async def test_the_host_is_taken_from_a_proxy_only_when_it_is_trusted_with_it() 
         await malformed(layer, (b"x-forwarded-host", value))
 
 
+async def test_one_address_may_be_trusted() -> None:
+    layer = Proxy(trusted=("2001:db8::1", "192.0.2.1/32"))
+    field = (b"x-forwarded-for", b"1.2.3.4")
+    for peer, client in (("2001:db8::1", "1.2.3.4"), ("2001:db8::2", "2001:db8::2"), ("192.0.2.1", "1.2.3.4")):
+        assert (await learned(layer, field, client=(peer, 1)))[0] == client
+
+
 async def test_a_socket_file_is_trusted_when_it_is_listed() -> None:
     field = (b"x-forwarded-for", b"192.0.2.7")
     for peer in (None, ("/run/app.sock", None)):

@@ -256,6 +256,8 @@ def test_a_public_url_knows_its_parts() -> None:
     )
     assert url.hosts == ("mcp.example.com",)
     assert not url.is_loopback
+    assert url.is_secure
+    assert not PublicUrl.parse("http://localhost").is_secure
 
 
 def test_a_loopback_deployment_is_known_under_every_name_of_loopback() -> None:
