@@ -4,21 +4,18 @@ Decides: nothing. Refuses: nothing. Needs the principal. Must stand innermost.
 
 The `mcp` SDK and FastMCP recognise their own user class, so it is used when the SDK is installed; their tools then see
 the principal, and their own binding of sessions and of `requestState` works on it. The token itself is not handed on:
-`AccessToken.token` holds its fingerprint, because a server that can read the token is invited to pass it along.
+`AccessToken.token` holds its fingerprint, because a server that can read the token is invited to pass it along. Each
+request has a user of its own, so that nothing an app does to one reaches another request.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from mcp_guard.check import Check
 from mcp_guard.facts import Principal, Resource
 from mcp_guard.layer import Admission, RequestHead
-
-MAX_KEPT_USERS = 10_000
-"""User objects kept for principals seen lately; one is made anew whenever it is not among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class Bridge(Check):
     introduce: Introducer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "introduce", lru_cache(MAX_KEPT_USERS)(_introducer()))
+        object.__setattr__(self, "introduce", _introducer())
 
     async def admit(self, request: RequestHead) -> Admission:
         resource = request.get(Resource)
