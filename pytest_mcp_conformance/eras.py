@@ -11,6 +11,7 @@ from pytest_mcp_conformance.exchange import Exchange, Request
 from pytest_mcp_conformance.mcp import Era
 
 Send = Callable[[Request], Exchange]
+Handshake = Callable[[str], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,12 @@ def harmless_request(url: str, era: Era) -> Request:
     return (mcp.modern("tools/list") if era is Era.MODERN else mcp.initialize()).request(url)
 
 
-def find_eras(url: str, send: Send) -> Spoken:
-    """What the target at `url` answers; the stream is tried only when nothing else was answered."""
+def find_eras(url: str, send: Send, on_stream: Handshake) -> Spoken:
+    """What the target at `url` answers; the stream is tried only when nothing else was answered.
+
+    `on_stream` takes a revision through a handshake over HTTP+SSE and hands the result back, empty when there is none:
+    servers speak later revisions over that transport too.
+    """
     eras: list[Era] = []
     modern = send(harmless_request(url, Era.MODERN))
     if modern.succeeded and result_of(modern) is not None:
@@ -50,7 +55,10 @@ def find_eras(url: str, send: Send) -> Spoken:
         return Spoken(tuple(eras), frozenset(revisions), False, eras[0], info)
     stream = send(harmless_request(url, Era.SSE))
     if stream.succeeded and stream.media_type == "text/event-stream":
-        return Spoken((Era.SSE,), frozenset({"2024-11-05"}), False, Era.SSE, info)
+        results = [on_stream(revision) for revision in mcp.LEGACY_REVISIONS]
+        later = {str(result["protocolVersion"]) for result in results if "protocolVersion" in result}
+        info = dict(results[-1].get("serverInfo") or info)
+        return Spoken((Era.SSE,), frozenset({"2024-11-05", *later}), False, Era.SSE, info)
     posts_refused = any(answer.status in {401, 403} for answer in (modern, *handshakes))
     stream_refused = stream.status in {401, 403}
     likely = Era.SSE if stream_refused and not posts_refused else Era.MODERN

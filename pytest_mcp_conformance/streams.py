@@ -45,9 +45,9 @@ class SseSession:
                 return answer
         return None
 
-    def begin(self, credential: Credential | None) -> dict[str, Any] | None:
-        """The handshake; its result, or None."""
-        answer = self.ask(mcp.sse("initialize", mcp.initialize("2024-11-05").payload["params"]), credential)
+    def begin(self, credential: Credential | None, revision: str = "2024-11-05") -> dict[str, Any] | None:
+        """The handshake; its answer, or None."""
+        answer = self.ask(mcp.sse("initialize", mcp.initialize(revision).payload["params"]), credential)
         if answer is not None:
             self.post(mcp.sse("notifications/initialized", request_id=None), credential)
         return answer

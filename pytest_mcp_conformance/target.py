@@ -20,6 +20,7 @@ from pytest_mcp_conformance.failures import Inconclusive, Judgement, NotApplicab
 from pytest_mcp_conformance.mcp import Era, Message
 from pytest_mcp_conformance.options import Settings
 from pytest_mcp_conformance.probe import Probe
+from pytest_mcp_conformance.streams import open_sse
 
 _T = TypeVar("_T")
 
@@ -268,4 +269,9 @@ class Target:
 
     def _find_eras(self) -> Spoken:
         credential = self.credential
-        return find_eras(self.url, lambda request: self.send(request, credential))
+
+        def on_stream(revision: str) -> dict[str, Any]:
+            with open_sse(self.probe, self.url, credential) as session:
+                return dict((session.begin(credential, revision) or {}).get("result") or {})
+
+        return find_eras(self.url, lambda request: self.send(request, credential), on_stream)

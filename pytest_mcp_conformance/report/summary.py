@@ -48,7 +48,18 @@ def _unassessed(ledger: Ledger) -> Iterator[str]:
         if reasons:
             yield f"{sum(map(len, reasons.values()))} {outcome}:"
         for reason, ids in reasons.items():
-            yield f"  {', '.join(ids)}: {reason}"
+            yield f"  {', '.join(_ranges(ids))}: {reason}"
+
+
+def _ranges(ids: list[str]) -> Iterator[str]:
+    """The ids, with three or more in a row written as the first and the last."""
+    runs: list[list[str]] = []
+    for one in ids:
+        area, number = one.split("-")
+        follows = runs and runs[-1][-1] == f"{area}-{int(number) - 1:03d}"
+        runs[-1].append(one) if follows else runs.append([one])
+    for run in runs:
+        yield f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run)
 
 
 def _waivers(ledger: Ledger) -> Iterator[str]:
