@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -71,6 +71,7 @@ class Deployment:
     key: ec.EllipticCurvePrivateKey
     kid: str
     secrets: set[str] = field(default_factory=set)
+    until_closed: ExitStack = field(default_factory=ExitStack)
 
     @property
     def port(self) -> int:
@@ -196,14 +197,15 @@ def b64(data: bytes) -> str:
 
 
 class Capture(logging.Handler):
-    """Every log line of every logger, whatever its level, but those of the app, which logs the session ids it mints."""
+    """Every log line of every logger, whatever its level, but those of others: the app logs the session ids that it
+    mints, and the tests' own HTTP client what it sends."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith(("mcp.", "sse_starlette.")):
+        if not record.name.startswith(("mcp.", "sse_starlette.", "httpx", "httpcore")):
             self.lines.append(f"{record.name}: {self.format(record)}")
 
 
@@ -240,5 +242,6 @@ def deployed(**uvicorn_settings: Any) -> Iterator[Deployment]:
         made.append(Deployment(origin, downstream, audit, key, keys.ids[0], set(USERS.values())))
         return guard(downstream, *layers)
 
-    with serving(build, **uvicorn_settings):
+    with serving(build, **uvicorn_settings), ExitStack() as until_closed:
+        made[0].until_closed = until_closed
         yield made[0]

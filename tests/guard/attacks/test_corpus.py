@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mcp_guard.serving import http_protocol
 from tests.guard.attacks import (  # noqa: F401 - they register attacks
+    authorization_attacks,
     csrf_attacks,
     discovery_attacks,
     http_attacks,
@@ -17,7 +19,9 @@ from tests.guard.attacks import (  # noqa: F401 - they register attacks
 from tests.guard.attacks.corpus import CORPUS
 from tests.guard.attacks.deployment import Capture, Deployment, deployed
 from tests.guard.attacks.oracle import judge
-from tests.guard.attacks.pending import PENDING
+from tests.guard.attacks.pending import ELSEWHERE, IDS, PENDING
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -42,5 +46,13 @@ def test_the_attack_has_no_effect(identifier: str, live: Deployment, log: Captur
     judge(CORPUS[identifier], live, log)
 
 
-def test_an_attack_is_either_covered_or_named_as_pending() -> None:
-    assert not CORPUS.keys() & PENDING.keys()
+def test_every_attack_of_the_seven_areas_is_accounted_for() -> None:
+    places = [CORPUS.keys(), ELSEWHERE.keys(), PENDING.keys()]
+    assert set().union(*places) == IDS
+    assert sum(len(place) for place in places) == len(IDS), "an attack has two places"
+
+
+@pytest.mark.parametrize("identifier", sorted(ELSEWHERE))
+def test_an_attack_that_is_decided_elsewhere_is(identifier: str) -> None:
+    file, name = ELSEWHERE[identifier]
+    assert name in (ROOT / file).read_text()
