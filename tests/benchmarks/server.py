@@ -10,6 +10,7 @@ import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 
+from mcp_guard.asgi import ASGIApp
 from tests.benchmarks.peers import Keys, guarded, sdk_auth
 
 
@@ -31,12 +32,11 @@ def main() -> None:
 
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = mcp.streamable_http_app(json_response=True, transport_security=unchecked)
-    wrapped = {
-        "bare": lambda: app,
-        "guard": lambda: guarded(app, url, keys, audit),
-        "sdk": lambda: sdk_auth(app, url, keys),
-    }
-    served = wrapped[kind]()
+    served: ASGIApp = app
+    if kind == "guard":
+        served = guarded(app, url, keys, audit)
+    elif kind == "sdk":
+        served = sdk_auth(app, url, keys)
     gc.collect()
     gc.freeze()
     print(port, keys.token(url), flush=True)

@@ -44,14 +44,14 @@ async def test_the_sdk_client_logs_in_and_calls_a_tool_over_http_and_sse(demo: R
 async def test_progress_of_a_long_call_streams_through_the_guard(demo: RunningDemo, mode: str) -> None:
     seen: list[float] = []
 
-    async def progress(done: float, total: float | None, message: str | None) -> None:
-        seen.append(done)
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(progress)
 
     async with (
         httpx2.AsyncClient(auth=provider(demo.mcp, "alice", USERS["alice"])) as http,
         Client(streamable_http_client(demo.mcp, http_client=http), mode=mode) as client,
     ):
-        result = await client.call_tool("count", {"seconds": 1}, progress_callback=progress)
+        result = await client.call_tool("count", {"seconds": 1}, progress_callback=note)
     assert result.content[0].text == "counted 5 steps"  # type: ignore[union-attr]
     assert seen == [1, 2, 3, 4, 5]
 

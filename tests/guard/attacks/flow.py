@@ -61,7 +61,7 @@ class Flow:
 
     def sign_in(self) -> None:
         """Sign the browser in, without approving anything."""
-        page = self.follow(self.browser.get(f"{self.live.origin}/authorize", params=self.parameters()))
+        page = self.follow(self.browser.get(f"{self.live.origin}/authorize", params=urlencode(self.parameters())))
         form = Form.on(page.text)
         if form is None or form.password is None:
             raise RuntimeError(f"no login page: {page.status_code}")
@@ -78,7 +78,9 @@ class Flow:
 
     def consent(self, **overrides: str | None) -> httpx.Response:
         """The consent page of a new transaction; the browser is signed in."""
-        return self.follow(self.browser.get(f"{self.live.origin}/authorize", params=self.parameters(**overrides)))
+        return self.follow(
+            self.browser.get(f"{self.live.origin}/authorize", params=urlencode(self.parameters(**overrides)))
+        )
 
     def approve(self, page: httpx.Response) -> dict[str, str]:
         """Approve on a consent page; answers the authorization response."""

@@ -244,15 +244,16 @@ def batches(live: Deployment) -> Iterator[Shot]:
     allowed = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "whoami", "arguments": {}}}
     forbidden = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "add", "arguments": {}}}
     ping = {"jsonrpc": "2.0", "id": 3, "method": "ping"}
+    hostile: dict[str, object] = {
+        "mixed": [allowed, forbidden],
+        "many": [ping] * 10_000,
+        "empty": [],
+        "nested": [[ping]],
+    }
     for version in ("2025-06-18", "2025-11-25"):
-        for name, batch in (("mixed", [allowed, forbidden]), ("many", [ping] * 10_000), ("empty", []), ("one", [ping])):
+        for name, batch in {**hostile, "one": [ping]}.items():
             yield Shot(f"{version} {name}", live.legacy(token, batch, version=version), (400,))
-    for name, batch in (
-        ("mixed", [allowed, forbidden]),
-        ("many", [ping] * 10_000),
-        ("empty", []),
-        ("nested", [[ping]]),
-    ):
+    for name, batch in hostile.items():
         yield Shot(f"2025-03-26 {name}", live.legacy(token, batch, version="2025-03-26"), (400, 403))
 
 

@@ -295,8 +295,9 @@ def scopes_that_are_almost_right(live: Deployment) -> Iterator[Shot]:
     call = {"name": "add", "arguments": {"a": 1, "b": 2}}
     for number, scope in enumerate(("mcp:tools mcp:adminx", "mcp:tools MCP:ADMIN", "mcp:tools", "mcp:tools mcp:admi")):
         yield Shot(f"near-{number}", live.call(live.token(scope=scope), params=call), (403,), check=lacking)
-    for number, scope in enumerate(("mcp:tools\tmcp:admin", "mcp:tools,mcp:admin", ["mcp:tools", "mcp:admin"])):
-        yield Shot(f"malformed-{number}", live.call(live.token(scope=scope), params=call), (401, 403))
+    malformed: list[object] = ["mcp:tools\tmcp:admin", "mcp:tools,mcp:admin", ["mcp:tools", "mcp:admin"]]
+    for number, odd in enumerate(malformed):
+        yield Shot(f"malformed-{number}", live.call(live.token(scope=odd), params=call), (401, 403))
     both = live.token(scope="mcp:tools", scp=["mcp:tools", "mcp:admin"])
     yield Shot("two-claims", live.call(both, params=call), (401, 403))
     good = live.token(scope="mcp:tools mcp:admin")
