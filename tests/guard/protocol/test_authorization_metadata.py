@@ -42,6 +42,8 @@ def test_the_well_known_name_goes_between_host_and_path(identifier: str, well_kn
         "https://as.example/a b",
         "https://as.example/%61",
         "https://as.example/ä",
+        "https://as.example/a+b",
+        "https://as.example/a:b",
         "https://as.example:99999",
     ],
 )
