@@ -65,7 +65,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Compiled layers around an app; itself an ASGI app."""
+    """Compiled layers around an app; itself an ASGI app, without a lifespan."""
 
     steps: tuple[Step, ...]
     app: ASGIApp
@@ -74,8 +74,6 @@ class Pipeline:
         kind = scope["type"]
         if kind == "http":
             await Exchange(scope, receive, send).run(self.steps, self.app)
-        elif kind == "lifespan":
-            await self.app(scope, receive, send)
         elif kind == "websocket":
             await Exchange(scope, receive, send).run(self.handshake_steps(), refuse_handshake)
         else:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import assert_never
 
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
@@ -86,6 +87,8 @@ class MemoryStore:
                 present = self._read(operation.key, now) is not None
                 self._values.pop(operation.key, None)
                 return present
+            case _:
+                assert_never(operation)
 
     def _read(self, key: str, now: float) -> bytes | None:
         entry = self._values.get(key)

@@ -16,6 +16,7 @@ from mcp_guard import rejections
 from mcp_guard.asgi import Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, DescriptorSink, FileSink, Head, MemorySink, verify
 from mcp_guard.clock import ManualClock
+from mcp_guard.exchange import Exchange
 from mcp_guard.facts import Call, ClientAddress, MessageKind, RequestId, RpcMessage, SessionHandle
 from mcp_guard.layer import Admission
 from mcp_guard.layers.audit import Audit
@@ -103,6 +104,14 @@ async def test_a_record_is_there_before_the_first_byte_of_the_response(sink: Mem
     await drive(guard(app, Audit(AuditLog(sink))))
     assert lines_at == [0, 1]
     assert len(sink.lines) == 1
+
+
+async def test_the_body_of_a_response_is_not_looked_at(sink: MemorySink) -> None:
+    scope = http_scope()
+    exchange = Exchange(scope, Client().receive, Client().send)
+    watch = (await Audit(AuditLog(sink)).admit(exchange.request)).watch
+    assert watch is not None
+    assert (watch.wants_body, watch.on_body(b"secret"), sink.lines) == (False, (), [])
 
 
 async def test_there_is_one_record_whatever_happens(sink: MemorySink) -> None:

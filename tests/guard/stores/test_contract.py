@@ -442,6 +442,11 @@ async def test_the_memory_of_a_store_is_flat_under_churn(per_batch: int) -> None
     assert store.held == 0
 
 
+async def test_what_is_no_operation_is_an_error_and_never_an_answer() -> None:
+    with pytest.raises(AssertionError):
+        await MemoryStore(clock=ManualClock()).run(["k"])  # type: ignore[list-item]
+
+
 async def test_a_step_of_the_wall_clock_moves_no_time_to_live() -> None:
     clock = ManualClock()
     store = MemoryStore(clock=clock)
