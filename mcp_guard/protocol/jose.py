@@ -37,6 +37,9 @@ _NOT_READ: Final = {
     "x5c": "the header brings a certificate along",
 }
 
+_STRINGS: Final = ("cty", "x5t", "x5t#S256")
+"""Members that are not used but have a type (RFC 7515 §4.1.7, §4.1.8, §4.1.10)."""
+
 
 class JoseError(ValueError):
     """The token is not a JWS that is read here. `reason` quotes nothing of it."""
@@ -112,6 +115,9 @@ def parse_header(segment: bytes) -> Header:
     for name, reason in _NOT_READ.items():
         if name in members:
             raise JoseError(reason)
+    for name in _STRINGS:
+        if not isinstance(members.get(name, ""), str):
+            raise JoseError(f"{name} is not a string")
     alg = members.get("alg")
     if not isinstance(alg, str):
         raise AlgorithmError("the header names no algorithm")

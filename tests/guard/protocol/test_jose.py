@@ -118,6 +118,12 @@ def test_a_strange_but_clean_key_id_is_only_a_name(kid: str) -> None:
     assert jose.parse_compact(KEY.token(header=KEY.header(kid=kid))).header.kid == kid
 
 
+@pytest.mark.parametrize("name", ["cty", "x5t", "x5t#S256"])
+@pytest.mark.parametrize("value", [None, 7, ["a"], {}, True])
+def test_a_member_with_a_type_has_it_even_where_it_is_not_used(name: str, value: object) -> None:
+    assert name in refused(KEY.token(header=dump({**KEY.header(), name: value})))
+
+
 @pytest.mark.parametrize("typ", [None, 1, ["at+jwt"], {}, True, "x" * 257])
 def test_a_type_that_is_not_a_short_string_is_refused(typ: object) -> None:
     assert "typ" in refused(KEY.token(header=dump({"alg": "ES256", "kid": "k1", "typ": typ})))
