@@ -43,7 +43,7 @@ class Browser:
 
     def accepts(self, purpose: str, subject: str, presented: str | None) -> bool:
         """Whether `presented` is the token of that form in this browser."""
-        return not self.is_new and constant_time_equals(self.token(purpose, subject), presented or "")
+        return constant_time_equals(self.token(purpose, subject), presented or "")
 
 
 async def recognise(deployment: Deployment, request: Request) -> Browser:

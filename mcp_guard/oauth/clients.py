@@ -20,6 +20,18 @@ MAX_AUTHORIZATION = 4096
 """Bytes in an Authorization field."""
 
 _NOBODY = digest("no client has this secret")
+_NO_CLIENT = encode(
+    Client(
+        client_id=mint_token(),
+        auth_method="client_secret_basic",
+        secret_digest=_NOBODY,
+        redirect_uris=("http://127.0.0.1/callback",),
+        grant_types=("authorization_code", "refresh_token"),
+        scopes=None,
+        name="No client",
+        issued_at=0,
+    )
+)
 
 
 async def find(deployment: Deployment, client_id: str) -> Client | None:
@@ -59,6 +71,8 @@ async def authenticate(deployment: Deployment, request: Request, parameters: Par
     """
     client_id, secret = _presented(request, parameters)
     client = None if client_id is None else await find(deployment, client_id)
+    if client is None:
+        decode(Client, _NO_CLIENT)  # An unknown client takes as long as a known one.
     expected = (client.secret_digest if client else None) or _NOBODY
     secret_is_good = constant_time_equals(digest(secret or ""), expected)
     if client is not None and (secret is None if client.is_public else secret_is_good):

@@ -130,10 +130,10 @@ def decode(kind: type[Record], data: object) -> Record | None:
         members = strict_json.loads(data, max_depth=2)
         if members.pop("v") != VERSION or members.pop("kind") != kind.__name__:
             raise ValueError("another version or kind")
-        hints = get_type_hints(kind)
-        if set(members) != {field.name for field in fields(kind)}:
+        readers = _READERS[kind]
+        if set(members) != set(readers):
             raise ValueError("other members")
-        return kind(**{name: _READ[hints[name]](value) for name, value in members.items()})
+        return kind(**{name: readers[name](value) for name, value in members.items()})
     except (ValueError, TypeError, KeyError, AttributeError):
         logger.error("a stored %s record cannot be read and counts as absent", kind.__name__)
         return None
@@ -167,3 +167,9 @@ _READ: dict[Any, Callable[[Any], Any]] = {
     tuple[str, ...]: _strings,
     tuple[str, ...] | None: _strings_or_none,
 }
+
+_READERS: dict[type[Any], dict[str, Callable[[Any], Any]]] = {
+    kind: {field.name: _READ[get_type_hints(kind)[field.name]] for field in fields(kind)}
+    for kind in (Client, BrowserSession, Transaction, Code, Family)
+}
+"""What reads each member of a kind of record, from the types of its fields."""

@@ -16,7 +16,7 @@ from mcp_guard.protocol.redirects import RedirectError, parse_redirect
 MAX_REDIRECT_URIS = 10
 MAX_TEXT = 2048
 """Characters in a member that is a string."""
-MAX_NAME = 100
+MAX_NAME = 200
 """Characters in `client_name`: it is shown to people."""
 MAX_ITEMS = 32
 """Items in a member that is an array."""

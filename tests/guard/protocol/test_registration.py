@@ -132,7 +132,7 @@ def test_a_grant_that_is_not_served_is_refused(grant: str) -> None:
         {"token_endpoint_auth_method": ["none"]},
         {"client_name": 1},
         {"client_name": ["x"]},
-        {"client_name": "a" * 101},
+        {"client_name": "a" * 201},
         {"scope": ["a"]},
         {"scope": "a  b"},
         {"scope": " a"},
