@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_mcp_conformance.credentials import Credential, given_accounts, given_tokens
+from pytest_mcp_conformance.declarations import read_declarations
 from pytest_mcp_conformance.egress import Egress
 from pytest_mcp_conformance.failures import Judgement, NotRun
 from pytest_mcp_conformance.login import Login
+from pytest_mcp_conformance.minting import Mint
 from pytest_mcp_conformance.oauth import AuthorizationServer
 from pytest_mcp_conformance.options import Settings
 from pytest_mcp_conformance.probe import Probe
@@ -21,6 +23,8 @@ class Bench:
     def __init__(self, settings: Settings, announce: Callable[[str], None]) -> None:
         self.settings = settings
         self.secrets = Secrets()
+        self.declared = read_declarations(settings.declarations)
+        self.mint = Mint(settings.mint_command, self.secrets)
         self._tokens = given_tokens(settings, self.secrets)
         self.probe = Probe(
             Egress(settings.host, settings.authorized_hosts),
@@ -34,7 +38,7 @@ class Bench:
         self._unobtainable: dict[str, Judgement] = {}
 
     def credential(self, who: str) -> Credential:
-        """The token of user `a` or `b`, or an `expired` one: as given, else by logging in, once.
+        """The token of user `a` or `b`, else by logging in, once; an `expired` or `upstream` one as given.
 
         Raises:
             NotRun, Inconclusive: there is none, and why.
@@ -65,7 +69,8 @@ class Bench:
         return self._servers[issuer]
 
     def close(self) -> None:
-        """Undo what the run left at the target: sessions and registered clients."""
+        """Undo what the run left at the target: sessions and registered clients. End the minting command."""
+        self.mint.close()
         for close in (self.target.close, *(server.close for server in self._servers.values())):
             try:
                 close()
@@ -75,6 +80,8 @@ class Bench:
     def _obtain(self, who: str) -> Credential:
         if who == "expired":
             raise NotRun("no expired token was given: MCP_CONFORMANCE_TOKEN_EXPIRED is not set")
+        if who == "upstream":
+            raise NotRun("no token of the service behind was given: MCP_CONFORMANCE_TOKEN_UPSTREAM is not set")
         missing = self.login.missing(who)
         if missing:
             variable = "MCP_CONFORMANCE_TOKEN" + ("" if who == "a" else "_B")

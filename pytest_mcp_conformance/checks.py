@@ -9,6 +9,7 @@ from typing import TypeVar
 import pytest
 
 MARK = "mcp_requirement"
+LAST = "mcp_last"
 _ID = re.compile(r"[A-Z]+-\d{3}")
 _Check = TypeVar("_Check", bound=Callable[..., None])
 
@@ -29,7 +30,18 @@ def requirement(requirement_id: str) -> Callable[[_Check], _Check]:
     return mark
 
 
+def last(check: _Check) -> _Check:
+    """Mark a check that wants all others to run before it: it judges what the whole run brought to light."""
+    marked: _Check = getattr(pytest.mark, LAST)(check)
+    return marked
+
+
 def requirement_of(item: pytest.Item) -> str:
     """The id a collected item judges; empty when it is no check."""
     marker = item.get_closest_marker(MARK)
     return str(marker.args[0]) if marker is not None else ""
+
+
+def comes_last(item: pytest.Item) -> bool:
+    """Whether a collected check wants all others to run before it."""
+    return item.get_closest_marker(LAST) is not None

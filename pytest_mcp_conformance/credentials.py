@@ -19,8 +19,14 @@ VARIABLES: Mapping[str, str] = {
     "a": "MCP_CONFORMANCE_TOKEN",
     "b": "MCP_CONFORMANCE_TOKEN_B",
     "expired": "MCP_CONFORMANCE_TOKEN_EXPIRED",
+    "upstream": "MCP_CONFORMANCE_TOKEN_UPSTREAM",
 }
-_NAMES: Mapping[str, str] = {"a": "TOKEN", "b": "TOKEN_B", "expired": "TOKEN_EXPIRED"}
+_NAMES: Mapping[str, str] = {
+    "a": "TOKEN",
+    "b": "TOKEN_B",
+    "expired": "TOKEN_EXPIRED",
+    "upstream": "TOKEN_UPSTREAM",
+}
 _USERS: Mapping[str, tuple[str, str]] = {
     "a": ("MCP_CONFORMANCE_USER", "MCP_CONFORMANCE_PASSWORD"),
     "b": ("MCP_CONFORMANCE_USER_B", "MCP_CONFORMANCE_PASSWORD_B"),
@@ -29,7 +35,7 @@ _USERS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, repr=False)
 class Credential:
-    """An access token and whose it is (`a`, `b`, `expired`)."""
+    """An access token and whose it is (`a`, `b`, `expired`, `upstream`)."""
 
     who: str
     token: str

@@ -12,8 +12,7 @@ import pytest
 
 from pytest_mcp_conformance import catalogue
 from pytest_mcp_conformance.bench import Bench
-from pytest_mcp_conformance.checks import MARK, requirement_of
-from pytest_mcp_conformance.exchange import Exchange
+from pytest_mcp_conformance.checks import LAST, MARK, comes_last, requirement_of
 from pytest_mcp_conformance.failures import Judgement, NotApplicable, NotRun
 from pytest_mcp_conformance.ledger import Ledger, Verdict
 from pytest_mcp_conformance.options import PREFIX
@@ -43,12 +42,11 @@ class Engine:
     def __init__(self, config: pytest.Config, bench: Bench) -> None:
         self._config = config
         self._bench = bench
-        self._exchanges: list[Exchange] = []
         self._not_assessed = ""
         self._ledger = Ledger(catalogue.load(), read_waivers(bench.settings.waivers), dt.datetime.now(dt.UTC).date())
         _make_folder(bench.settings.report)
-        bench.probe.on_exchange.append(self._exchanges.append)
         config.addinivalue_line("markers", f"{MARK}(id): the catalogue requirement a check judges")
+        config.addinivalue_line("markers", f"{LAST}: a check of what the whole run brought to light")
 
     def pytest_sessionstart(self) -> None:
         """Raises: pytest.UsageError when the target does not answer."""
@@ -62,6 +60,7 @@ class Engine:
             raise pytest.UsageError(f"--mcp-target: {self._bench.settings.target} does not answer: {challenge.failure}")
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        items.sort(key=comes_last)
         only = self._bench.settings.only
         if not only:
             return
@@ -161,7 +160,7 @@ class Engine:
         if directory is not None:
             try:
                 write_statement(
-                    directory, make_statement(self._ledger, self._bench, self._exchanges, self._not_assessed)
+                    directory, make_statement(self._ledger, self._bench, self._bench.probe.history, self._not_assessed)
                 )
             except OSError as error:
                 raise pytest.UsageError(f"{PREFIX}-report: {directory} cannot be written: {error.strerror}") from None

@@ -7,7 +7,10 @@ import pytest
 from pytest_mcp_conformance.bench import Bench
 from pytest_mcp_conformance.checks import requirement_of
 from pytest_mcp_conformance.credentials import Credential
+from pytest_mcp_conformance.declarations import Declarations
+from pytest_mcp_conformance.failures import NotRun
 from pytest_mcp_conformance.login import Login
+from pytest_mcp_conformance.minting import Mint
 from pytest_mcp_conformance.oauth import AuthorizationServer
 from pytest_mcp_conformance.probe import Probe
 from pytest_mcp_conformance.properties import Space
@@ -50,6 +53,33 @@ def bob(bench: Bench) -> Credential:
 def expired(bench: Bench) -> Credential:
     """A token that was good and has expired; the check is not run without."""
     return bench.credential("expired")
+
+
+@pytest.fixture
+def expired_if_given(bench: Bench) -> Credential | None:
+    """A token that was good and has expired; None when the run has none."""
+    try:
+        return bench.credential("expired")
+    except NotRun:
+        return None
+
+
+@pytest.fixture
+def upstream(bench: Bench) -> Credential:
+    """A token of the service behind the target, good there; the check is not run without."""
+    return bench.credential("upstream")
+
+
+@pytest.fixture(scope="session")
+def mint(bench: Bench) -> Mint:
+    """Makes tokens with the issuer's key, where the operator gave a command for it."""
+    return bench.mint
+
+
+@pytest.fixture(scope="session")
+def declared(bench: Bench) -> Declarations:
+    """What the operator declared about the target."""
+    return bench.declared
 
 
 @pytest.fixture

@@ -19,6 +19,12 @@ DEFAULT_MAX_REQUESTS = 1500
 REMOTE_REQUESTS_PER_SECOND = 20.0
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 CONSENT = "I am authorized to test "
+_TOKENS = {
+    "": "the user's access token",
+    "-b": "a second user's access token",
+    "-expired": "an expired access token",
+    "-upstream": "an access token of the service behind the target",
+}
 
 
 class LoginMode(StrEnum):
@@ -59,6 +65,8 @@ class Settings:
     waivers: Path | None
     token_files: Mapping[str, Path]
     token_commands: Mapping[str, str]
+    mint_command: str = ""
+    declarations: Path | None = None
 
     @property
     def parts(self) -> SplitResult:
@@ -88,9 +96,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="how to log in for authorization codes",
     )
     _add(group, "report", metavar="DIR", help="write report.json into DIR")
-    for suffix, who in (("", "the user's"), ("-b", "a second user's"), ("-expired", "an expired")):
-        _add(group, f"token-file{suffix}", metavar="FILE", help=f"read {who} access token from FILE")
-        _add(group, f"token-command{suffix}", metavar="COMMAND", help=f"read {who} access token from COMMAND's output")
+    for suffix, who in _TOKENS.items():
+        _add(group, f"token-file{suffix}", metavar="FILE", help=f"read {who} from FILE")
+        _add(group, f"token-command{suffix}", metavar="COMMAND", help=f"read {who} from COMMAND's output")
+    _add(group, "mint-command", metavar="COMMAND", help="sign test tokens with COMMAND, which has the issuer's key")
+    _add(group, "declarations", metavar="FILE", help="TOML file of what only the operator knows: tools, scopes")
     _add(
         group, "revision", choices=REVISIONS, help="judge by this MCP revision only (default: those the target speaks)"
     )
@@ -154,6 +164,8 @@ def read(options: argparse.Namespace, environment: Mapping[str, str] = os.enviro
         waivers=_existing(options.mcp_conformance_waivers, "waivers"),
         token_files=_token_files(options),
         token_commands={who: text for who, text in _sources(options, "token_command") if text},
+        mint_command=options.mcp_conformance_mint_command or "",
+        declarations=_existing(options.mcp_conformance_declarations, "declarations"),
     )
 
 
@@ -200,7 +212,7 @@ def _sources(options: argparse.Namespace, name: str) -> list[tuple[str, str | No
     return [(who, getattr(options, f"mcp_conformance_{name}{suffix}")) for who, suffix in _SUFFIXES.items()]
 
 
-_SUFFIXES = {"a": "", "b": "_b", "expired": "_expired"}
+_SUFFIXES = {"a": "", "b": "_b", "expired": "_expired", "upstream": "_upstream"}
 
 
 def _token_files(options: argparse.Namespace) -> dict[str, Path]:

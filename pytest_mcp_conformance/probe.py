@@ -33,14 +33,16 @@ class Ledger:
 
 
 class Probe:
-    """Sends requests. `cited` holds the exchanges the running check rests on; the engine empties it between checks."""
+    """Sends requests. `history` holds every exchange of the run, `cited` those the running check rests on; the engine
+    empties `cited` between checks.
+    """
 
     def __init__(self, egress: Egress, *, max_requests: int, requests_per_second: float, secrets: Secrets) -> None:
         self.egress = egress
         self.secrets = secrets
         self.ledger = Ledger()
+        self.history: list[Exchange] = []
         self.cited: list[Exchange] = []
-        self.on_exchange: list[Callable[[Exchange], None]] = []
         self._max_requests = max_requests
         self._interval_seconds = 1.0 / requests_per_second
         self._next_send = 0.0
@@ -128,10 +130,9 @@ class Probe:
 
     def record(self, request: Request, response: Response | None, failure: str, elapsed_seconds: float) -> Exchange:
         exchange = Exchange(self.ledger.requests, request, response, failure, elapsed_seconds)
+        self.history.append(exchange)
         self.cited.append(exchange)
         self._guard_secrets(exchange)
-        for listener in self.on_exchange:
-            listener(exchange)
         return exchange
 
     def _guard_secrets(self, exchange: Exchange) -> None:

@@ -11,6 +11,8 @@ import io
 import json
 import multiprocessing
 import os
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ from typing import Any
 import pytest
 
 from tests.support.model_server import USERS, ModelServer
+from tests.support.model_server.verification import UPSTREAM_ISSUER
 from tests.support.serving import serving
 
 PRELOADED = [
@@ -40,6 +43,9 @@ PLUGINS = [
     "-p",
     "pytest_mcp_conformance.plugin",
 ]  # from this tree
+ROOT = Path(__file__).parents[2]
+MINTING = shlex.join([sys.executable, "-m", "tests.support.minting"])
+DECLARATIONS = ROOT / "tests" / "support" / "model_declarations.toml"
 BAD = frozenset({"fail", "warn"})
 
 
@@ -78,11 +84,14 @@ def certify(run: Run) -> Certificate:
         contextlib.redirect_stderr(output),
     ):
         os.environ.update(_environment(server.app, run.endpoint))
+        os.environ["PYTHONPATH"] = str(ROOT)  # of the minting command
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         os.environ.pop("PYTEST_ADDOPTS", None)
         os.chdir(folder)
         arguments = [f"--mcp-target={server.url}{run.endpoint}", "--mcp-conformance-login=form"]
         arguments += [f"--mcp-conformance-report={folder}", f"--rootdir={folder}", "-q", *PLUGINS]
+        arguments.append(f"--mcp-conformance-mint-command={MINTING} {server.url}")
+        arguments.append(f"--mcp-conformance-declarations={DECLARATIONS}")
         if run.only:
             arguments.append(f"--mcp-conformance-only={','.join(run.only)}")
         code = pytest.main([*arguments, *run.options])
@@ -99,6 +108,7 @@ def _environment(app: Any, endpoint: str) -> dict[str, str]:
         "MCP_CONFORMANCE_TOKEN_EXPIRED": app.mint(
             subject="alice", claims={**claims, "iat": now - 7200, "exp": now - 3600}
         ),
+        "MCP_CONFORMANCE_TOKEN_UPSTREAM": app.mint(subject="alice", claims={"iss": UPSTREAM_ISSUER, "aud": "upstream"}),
         "MCP_CONFORMANCE_USER": "alice",
         "MCP_CONFORMANCE_PASSWORD": USERS["alice"],
         "MCP_CONFORMANCE_USER_B": "bob",
