@@ -46,6 +46,8 @@ def canonical(path: str, raw_path: bytes | None, root_path: str = "") -> str:
         if _PLAIN.fullmatch(path) is None:
             raise PathError("needs decoding, and the server did not say what was on the request line")
         return path
+    if not raw_path.startswith(b"/"):
+        raise PathError("is in absolute or asterisk form")
     if _PLAIN.fullmatch(path) is not None:
         spelled = path.encode("ascii")
         if raw_path == spelled or root_path.encode("utf-8", "surrogatepass") + raw_path == spelled:
@@ -62,8 +64,6 @@ def _decode(raw_path: bytes) -> str:
     Raises:
         PathError: it has more than one reading.
     """
-    if not raw_path.startswith(b"/"):
-        raise PathError("is in absolute or asterisk form")
     if _ENCODED.fullmatch(raw_path) is None:
         raise PathError("has an empty or dot segment, or a character that paths do not have")
     octets = [int(digits, 16) for digits in _TRIPLET.findall(raw_path)]

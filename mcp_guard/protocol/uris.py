@@ -187,7 +187,7 @@ def _host(host: str) -> str:
     """
     if host.startswith("["):
         try:
-            return f"[{IPv6Address(host[1:-1]).compressed}]"
+            return f"[{IPv6Address(host[1:-1])}]"
         except AddressValueError:
             raise UriError("has no IPv6 address in its brackets") from None
     labels = host.split(".")

@@ -11,6 +11,7 @@ from mcp_guard.layers.host import Host
 from mcp_guard.layers.proxy import Proxy
 from mcp_guard.stack import guard
 from tests.guard.asgi import CountingApp, drive, http_scope
+from tests.guard.layers.handshakes import handshake
 
 PUBLIC = Host("https://mcp.example.com/mcp")
 LOCAL = Host("http://127.0.0.1:8000/mcp")
@@ -112,6 +113,10 @@ async def test_the_default_port_is_that_of_the_public_url() -> None:
     assert await status(layer, b"localhost") == 200
     assert await status(layer, b"localhost:80") == 200
     assert await status(layer, b"localhost:443") == 421
+
+
+async def test_a_handshake_to_another_host_is_refused() -> None:
+    assert await handshake(Proxy(), LOCAL, headers=[(b"host", b"evil.example:8000")]) == "host_not_allowed"
 
 
 @given(st.one_of(st.binary(max_size=30), st.text("mcp.example:43[]@/,", max_size=24).map(str.encode)))

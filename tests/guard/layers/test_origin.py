@@ -10,7 +10,8 @@ from mcp_guard.failures import ConfigurationError
 from mcp_guard.layers.origin import Origin
 from mcp_guard.rejections import NOT_FOUND
 from mcp_guard.stack import guard
-from tests.guard.asgi import CountingApp, Outcome, drive, http_scope, websocket_scope
+from tests.guard.asgi import CountingApp, Outcome, drive, http_scope
+from tests.guard.layers.handshakes import handshake
 from tests.guard.stubs import Says
 
 URL = "https://mcp.example.com/mcp"
@@ -157,13 +158,7 @@ async def test_http_22_other_options_requests_never_reach_the_app(
 
 
 async def test_a_handshake_of_a_foreign_page_is_refused() -> None:
-    inner = Says()
-    inner_seen = inner.seen
-    outcome = await drive(
-        guard(CountingApp(), LAYER, inner), websocket_scope(headers=[(b"origin", b"https://evil.example")])
-    )
-    assert [message["type"] for message in outcome.sent] == ["websocket.close"]
-    assert not inner_seen
+    assert await handshake(LAYER, headers=[(b"origin", b"https://evil.example")]) == "origin_not_allowed"
 
 
 @given(st.one_of(st.binary(max_size=40), st.text("htps:/ap.exmlcon443@,*", max_size=30).map(str.encode)))

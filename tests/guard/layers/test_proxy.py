@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from mcp_guard.facts import ClientAddress, Transport, fact
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layers.proxy import CLAIMS, Proxy
-from tests.guard.asgi import CountingApp, Outcome, drive, http_scope, websocket_scope
+from tests.guard.asgi import CountingApp, Outcome, drive, http_scope
+from tests.guard.layers.handshakes import handshake
 
 Headers = list[tuple[bytes, bytes]]
 HOST = (b"host", b"mcp.example.com")
@@ -185,6 +186,7 @@ async def test_the_host_is_taken_from_a_proxy_only_when_it_is_trusted_with_it() 
     assert (await learned(standard, (b"forwarded", b'for=1.2.3.4;host="public.example.com:444"')))[2] == (
         "public.example.com:444"
     )
+    assert (await learned(BEHIND, field, field, (b"x-forwarded-host", b"a/b")))[2] == "mcp.example.com"
     for value in (b"a/b", b"evil@public.example.com", b"a, b", b""):
         await malformed(layer, (b"x-forwarded-host", value))
 
@@ -226,8 +228,7 @@ async def test_a_second_host_field_is_refused() -> None:
 
 
 async def test_a_handshake_is_judged_too() -> None:
-    outcome = await drive(Proxy().wrap(CountingApp()), websocket_scope(headers=[HOST, HOST]))
-    assert [message["type"] for message in outcome.sent] == ["websocket.close"]
+    assert await handshake(Proxy(), headers=[HOST, HOST]) == "header_repeated"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from mcp_guard.layers.proxy import Proxy
 from mcp_guard.layers.tls import Tls
 from mcp_guard.rejections import NOT_FOUND
 from mcp_guard.stack import guard
-from tests.guard.asgi import CountingApp, Outcome, drive, http_scope, websocket_scope
+from tests.guard.asgi import CountingApp, Outcome, drive, http_scope
+from tests.guard.layers.handshakes import handshake
 from tests.guard.stubs import Says
 
 PUBLIC = "https://mcp.example.com/mcp"
@@ -131,12 +132,8 @@ async def test_a_loopback_host_never_gets_hsts() -> None:
     assert outcome.value(b"strict-transport-security") is None
 
 
-async def test_a_handshake_in_cleartext_is_refused_before_anything_else() -> None:
-    inner = Says()
-    stack = guard(CountingApp(), Proxy(), Tls(PUBLIC), inner)
-    outcome = await drive(stack, websocket_scope())
-    assert [message["type"] for message in outcome.sent] == ["websocket.close"]
-    assert not inner.seen
+async def test_a_handshake_in_cleartext_is_refused() -> None:
+    assert await handshake(Proxy(), Tls(PUBLIC)) == "cleartext"
 
 
 @pytest.mark.parametrize(

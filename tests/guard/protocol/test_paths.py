@@ -135,6 +135,11 @@ def test_a_server_may_put_the_mount_point_in_front_of_the_decoded_path_alone(raw
         canonical(path, raw, "/other")
 
 
+def test_a_mount_point_does_not_stand_in_for_a_request_line() -> None:
+    with pytest.raises(PathError):
+        canonical("/api", b"", "/api")
+
+
 def test_a_failure_quotes_nothing_of_the_path() -> None:
     with pytest.raises(PathError) as caught:
         canonical("/secret%zz", b"/secret%zz")
