@@ -30,8 +30,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
-    public_url: str = Field(description="The URL of the MCP endpoint as clients spell it; its resource identifier.")
-    oauth_issuer: str = Field(description="The issuer whose tokens are accepted; its metadata tells the rest.")
+    public_url: str = Field(
+        min_length=1, description="The URL of the MCP endpoint as clients spell it; its resource identifier."
+    )
+    oauth_issuer: str = Field(
+        min_length=1, description="The issuer whose tokens are accepted; its metadata tells the rest."
+    )
     oauth_jwks_file: Path | None = Field(None, description="A JWK Set file, in place of fetching the issuer's keys.")
     required_scopes: List = Field((), description="Scopes every request needs.")
     sse_url: str | None = Field(None, description="The URL of an HTTP+SSE endpoint of the same app, if it has one.")

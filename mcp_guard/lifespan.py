@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
-from mcp_guard.failures import Unavailable
+from mcp_guard.failures import ConfigurationError, Unavailable
 from mcp_guard.layer import Managed
 from mcp_guard.pipeline import Pipeline
 
@@ -78,7 +78,8 @@ class Guard:
         try:
             await self.start()
         except Exception as fault:
-            logger.exception("the guard cannot be started")
+            if not isinstance(fault, ConfigurationError | Unavailable):
+                logger.exception("the guard cannot be started")
             await self.close()
             await send({"type": "lifespan.startup.failed", "message": str(fault)})
             return

@@ -4,7 +4,8 @@
 is written out: the layers are ordinary objects.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -131,21 +132,41 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
         ConfigurationError: a setting cannot work; the message names it.
     """
     scopes = frozenset(settings.required_scopes)
-    resources = [Resource(settings.public_url, _path_of(settings.public_url), scopes=scopes)]
+    with _naming("MCP_PUBLIC_URL"):
+        resources = [Resource(settings.public_url, _path_of(settings.public_url), scopes=scopes)]
     if settings.sse_url is not None:
-        path, messages = _path_of(settings.sse_url), settings.sse_message_path
-        resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes))
-    keys: KeySource = RemoteKeys(settings.oauth_issuer)
-    if settings.oauth_jwks_file is not None:
-        keys = StaticKeys(settings.oauth_jwks_file)
+        with _naming("MCP_SSE_URL"):
+            path, messages = _path_of(settings.sse_url), settings.sse_message_path
+            resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes))
+    with _naming("MCP_TRUSTED_PROXIES"):
+        Proxy(trusted=settings.trusted_proxies)
+    with _naming("MCP_ALLOWED_ORIGINS"):
+        Origin(_common_origin(resources), allowed=settings.allowed_origins)
     return standard(
         resources=resources,
-        issuers=(TrustedIssuer(settings.oauth_issuer, keys),),
+        issuers=(TrustedIssuer(settings.oauth_issuer, _keys_of(settings)),),
         audit=None if settings.audit_file is None else AuditLog(FileSink(settings.audit_file)),
         trusted_proxies=settings.trusted_proxies,
         allowed_origins=settings.allowed_origins,
         session_ttl=settings.session_ttl,
     )
+
+
+def _keys_of(settings: Settings) -> KeySource:
+    if settings.oauth_jwks_file is not None:
+        with _naming("MCP_OAUTH_JWKS_FILE"):
+            return StaticKeys(settings.oauth_jwks_file)
+    with _naming("MCP_OAUTH_ISSUER"):
+        return RemoteKeys(settings.oauth_issuer)
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """Say which setting it was that cannot work."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
 
 
 def _common_origin(resources: Sequence[Resource]) -> str:

@@ -29,7 +29,11 @@ def serve(app: ASGIApp, listener: socket.socket, **tls: Any) -> bool:
         **tls,
     )
     server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        # The server has said why, and would end the process with a status of its own.
+        return False
     return server.started
 
 
