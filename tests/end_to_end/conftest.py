@@ -4,13 +4,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 USERS = {"alice": "wonder-land-1", "bob": "the-builder-2"}
-START_WITHIN_SECONDS = 20
+END_WITHIN_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class RunningDemo:
     origin: str
     process: "subprocess.Popen[str]"
     audit: Path
+    errors: Path
 
     @property
     def mcp(self) -> str:
@@ -30,26 +32,34 @@ class RunningDemo:
         return f"{self.origin}/sse"
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
-    audit = tmp_path_factory.mktemp("demo") / "audit.jsonl"
+@contextmanager
+def started_demo(folder: Path) -> Iterator[RunningDemo]:
+    """A demo process that ends with the block."""
+    audit, errors = folder / "audit.jsonl", folder / "errors.txt"
     users = ",".join(f"{name}:{password}" for name, password in USERS.items())
     command = [sys.executable, "-m", "mcp_guard.cli", "demo", "--port", "0", "--users", users, "--audit", str(audit)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with errors.open("w") as written:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=written, text=True)
     try:
         if process.stdout is None:
             raise RuntimeError("the demo's output was not captured")
         line = process.stdout.readline()
         origin = line.partition(" at ")[2].partition("/mcp")[0]
         if not origin.startswith("http://127.0.0.1:"):
-            raise RuntimeError(f"the demo did not say where it is: {line!r}")
-        yield RunningDemo(origin, process, audit)
+            raise RuntimeError(f"the demo did not say where it is: {line!r} {errors.read_text()}")
+        yield RunningDemo(origin, process, audit, errors)
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(START_WITHIN_SECONDS)
+            process.wait(END_WITHIN_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
+    with started_demo(tmp_path_factory.mktemp("demo")) as running:
+        yield running
