@@ -20,7 +20,6 @@ MAX_BYTES: Final = 256 * 1024
 TOTAL_SECONDS: Final = 2.0
 _HEADERS: Final = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "mcp-guard"}
 _OK: Final = 200
-_NOT_FOUND: Final = 404
 
 
 class FetchError(Exception):
@@ -32,7 +31,7 @@ class FetchError(Exception):
 
 
 class NotThere(FetchError):
-    """The server answered 404."""
+    """The server says that there is no such document: any 4xx, since providers disagree which."""
 
 
 def check_url(url: str, setting: str) -> str:
@@ -77,7 +76,7 @@ class JsonClient:
         """The JSON value at `url`, at most 256 KiB, read strictly.
 
         Raises:
-            FetchError: no connection, any answer but 200, too much, or not JSON; `NotThere` for 404.
+            FetchError: no connection, any answer but 200, too much, or not JSON; `NotThere` for 4xx.
         """
         try:
             async with self._client.stream("GET", url) as response:
@@ -104,8 +103,8 @@ async def within_deadline(task: Any, what: str) -> Any:
 
 
 async def _body(url: str, response: httpx.Response) -> bytes:
-    if response.status_code == _NOT_FOUND:
-        raise NotThere(f"{url} answered 404")
+    if response.is_client_error:
+        raise NotThere(f"{url} answered {response.status_code}")
     if response.status_code != _OK:
         raise FetchError(f"{url} answered {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":

@@ -555,6 +555,19 @@ class TestDiscovery:
             assert reason in await unavailable(RemoteKeys(one.url, clock=clock))
             assert "/jwks" not in one.lines
 
+    @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "404 Not Found", "405 Method Not Allowed"])
+    async def test_a_provider_may_refuse_a_place_it_does_not_know(self, clock: ManualClock, status: str) -> None:
+        async with issuer() as one:
+            one.answers[self.OAUTH] = answer(b"no", status)
+            one.answers[self.OPENID] = answer(json.dumps({"issuer": one.url, "jwks_uri": one.jwks_url}).encode())
+            assert await has(RemoteKeys(one.url, clock=clock))
+
+    async def test_a_provider_that_fails_is_not_asked_elsewhere(self, clock: ManualClock) -> None:
+        async with issuer() as one:
+            one.answers[self.OAUTH] = answer(b"no", "500 Internal Server Error")
+            one.answers[self.OPENID] = answer(json.dumps({"issuer": one.url, "jwks_uri": one.jwks_url}).encode())
+            assert "answered 500" in await unavailable(RemoteKeys(one.url, clock=clock))
+
     async def test_metadata_that_is_nowhere_is_said(self, clock: ManualClock) -> None:
         async with issuer() as one:
             assert "no metadata at" in await unavailable(RemoteKeys(one.url, clock=clock))
