@@ -203,13 +203,15 @@ class AuthorizationServer:
 
     # ------------------------------------------------------------------------------------------------------- tokens
 
-    def token(self, fields: Mapping[str, Override], *headers: Header) -> Exchange:
-        """POST to the token endpoint; every token in the answer is kept from being shown."""
+    def token(self, fields: Mapping[str, Override], *headers: Header, at: str = "token_endpoint") -> Exchange:
+        """POST a form to the token endpoint, or to the one named by `at`; every token in the answer is kept from
+        being shown.
+        """
         merged: tuple[Header, ...] = (
             ("Content-Type", "application/x-www-form-urlencoded"),
             ("Accept", "application/json"),
         )
-        request = Request("POST", self.endpoint("token_endpoint"), merged, encode_form(fields).encode())
+        request = Request("POST", self.endpoint(at), merged, encode_form(fields).encode())
         exchange = self._probe.send(request.with_headers(*headers) if headers else request)
         members = exchange.json()
         for name in ("access_token", "refresh_token", "id_token"):
@@ -237,18 +239,19 @@ class AuthorizationServer:
         }
         return self.as_client(tokens.registration, {**fields, **overrides})
 
-    def as_client(self, registration: Registration, fields: Mapping[str, Override]) -> Exchange:
-        """A token request with the client's own authentication (none, basic or post)."""
+    def as_client(
+        self, registration: Registration, fields: Mapping[str, Override], *, at: str = "token_endpoint"
+    ) -> Exchange:
+        """As `token`, with the client's own authentication (none, basic or post)."""
         if not registration.client_secret:
-            return self.token({"client_id": registration.client_id, **fields})
+            return self.token({"client_id": registration.client_id, **fields}, at=at)
         if registration.members.get("token_endpoint_auth_method") == "client_secret_post":
-            return self.token(
-                {"client_id": registration.client_id, "client_secret": registration.client_secret, **fields}
-            )
+            secret = {"client_id": registration.client_id, "client_secret": registration.client_secret}
+            return self.token({**secret, **fields}, at=at)
         pair = f"{quote(registration.client_id, safe='')}:{quote(registration.client_secret, safe='')}"
         encoded = base64.b64encode(pair.encode()).decode()
         self._probe.secrets.add(encoded, "CLIENT_BASIC")
-        return self.token(fields, ("Authorization", f"Basic {encoded}"))
+        return self.token(fields, ("Authorization", f"Basic {encoded}"), at=at)
 
     def tokens(self, grant: Grant | None = None, *, user: str = "a") -> Tokens:
         """The tokens of a grant, or of a fresh one for `user`.
