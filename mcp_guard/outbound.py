@@ -6,6 +6,7 @@ not resolved and pinned here: URLs that a client chose need that too and are not
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -83,13 +84,11 @@ class JsonClient:
                 return strict_json.loads(await _body(url, response))
         except JsonError as fault:
             raise FetchError(f"{url}: the answer {fault.reason}") from None
-        except httpx.TimeoutException:
-            raise FetchError(f"{url} did not answer within {TOTAL_SECONDS:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as fault:
-            raise FetchError(f"{url} cannot be reached: {fault}") from None
+            raise FetchError(f"{url} cannot be reached: {str(fault) or type(fault).__name__}") from None
 
 
-async def within_deadline(task: Any, what: str) -> Any:
+async def within_deadline(task: Awaitable[Any], what: str) -> Any:
     """The result of the awaitable `task`, which has two seconds in all, however slowly bytes arrive.
 
     Raises:

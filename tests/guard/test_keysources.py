@@ -260,6 +260,7 @@ class TestFetching:
             assert await has(keys, "k1")
             one.publish(json.dumps(jwk_set(K2)).encode())
             keys.purge()
+            assert keys.stale_seconds == inf
             assert not await has(keys, "k1")
 
     async def test_a_new_key_is_found_at_its_first_token(self, clock: ManualClock) -> None:
