@@ -55,7 +55,8 @@ CLAIM_PREFIXES = (b"x-forwarded-", b"x-auth-request-", b"x-ssl-client-", b"x-amz
 """Fields by which proxies tell an app about the client: its address, its name, its certificate."""
 
 KEPT_NAMES_BYTES = 2048
-"""Names longer than this together are looked through each time, so that what is kept stays small."""
+KEPT_HOST_BYTES = 256
+"""What is longer is looked at each time, so that what is kept stays small."""
 
 HTTP_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -81,6 +82,7 @@ class Proxy(Check):
 
     networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
     peer: Callable[[str], Peer] = field(init=False, repr=False, compare=False)
+    kept_seen: Callable[[str, str, bytes], Admission] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.header not in ("x-forwarded", "forwarded"):
@@ -88,6 +90,7 @@ class Proxy(Check):
         networks = tuple(self._network(text) for text in self.trusted if text != UNIX)
         object.__setattr__(self, "networks", networks)
         object.__setattr__(self, "peer", lru_cache(4096)(self._peer))
+        object.__setattr__(self, "kept_seen", lru_cache(4096)(self._seen))
 
     def _network(self, text: str) -> Network:
         try:
@@ -115,18 +118,23 @@ class Proxy(Check):
     async def admit(self, request: RequestHead) -> Admission:
         scope = request.scope
         client = scope.get("client")
-        address, trusted = self.peer(client[0] if client else "")
+        peer = client[0] if client else ""
         hosts = request.values(b"host")
         if len(hosts) > 1:
             raise rejections.HEADER_REPEATED.because("more than one Host field")
         host = hosts[0] if hosts else b""
         scheme = HTTP_SCHEMES.get(scope.get("scheme", "http"), "http")
         claims = claims_among(request.headers)
-        if not claims:
-            return Admission(facts=(address, transport(scheme, host)))
-        if not trusted:
-            return Admission(facts=(address, transport(scheme, host)), hide=claims)
-        return self._believe(request, address, scheme, host, claims)
+        if not claims and len(host) <= KEPT_HOST_BYTES:
+            return self.kept_seen(peer, scheme, host)
+        address, trusted = self.peer(peer)
+        if claims and trusted:
+            return self._believe(request, address, scheme, host, claims)
+        return self._seen(peer, scheme, host, claims)
+
+    def _seen(self, peer: str, scheme: str, host: bytes, claims: frozenset[bytes] = frozenset()) -> Admission:
+        """What the server alone says of the client."""
+        return Admission(facts=(self.peer(peer)[0], Transport(scheme, host.decode("latin-1"))), hide=claims)
 
     def _believe(
         self, request: RequestHead, peer: ClientAddress, scheme: str, host: bytes, claims: frozenset[bytes]
@@ -148,7 +156,7 @@ class Proxy(Check):
                 seen["headers"] = [(b"host", host), *kept]
         except (ForwardedError, UriError) as fault:
             raise rejections.FORWARDED_MALFORMED.because(f"from the proxy at {peer}: {fault}") from None
-        facts = (ClientAddress(reading.client), transport(reading.proto or scheme, host))
+        facts = (ClientAddress(reading.client), Transport(reading.proto or scheme, host.decode("latin-1")))
         return Admission(facts=facts, hide=claims, scope=seen)
 
     def _read(self, request: RequestHead, peer: Address | None) -> Reading:
@@ -182,9 +190,3 @@ def find_claims(joined: bytes) -> frozenset[bytes]:
 def kept_claims(joined: bytes) -> frozenset[bytes]:
     """The same client sends the same names again and again: the last answers are kept."""
     return find_claims(joined)
-
-
-@lru_cache(64)
-def transport(scheme: str, host: bytes) -> Transport:
-    """The fact, kept for the few that a deployment has."""
-    return Transport(scheme, host.decode("latin-1"))

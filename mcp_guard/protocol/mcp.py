@@ -8,8 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from mcp_guard import rejections
 from mcp_guard.facts import Call, MessageKind, RpcMessage
@@ -54,8 +53,7 @@ _REVISION = re.compile(r"[0-9A-Za-z.-]{1,32}")
 _VISIBLE = re.compile(r"[\t -~]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(NamedTuple):
     """The fields that mirror the body, None when they are absent (2026-07-28 §Standard Request Headers)."""
 
     revision: str | None = None
@@ -72,11 +70,10 @@ def read_call(body: object, headers: Headers, revisions: Sequence[str] = REVISIO
         Rejection: `not_json_rpc`, `batch`, `revision` or `header_body_mismatch`, each with the id of the request when
             it is one request with a readable id.
     """
-    known_id = readable_id(body)
     try:
         return _read_call(body, headers, revisions)
     except Rejection as rejection:
-        rejection.request_id = known_id
+        rejection.request_id = readable_id(body)
         raise
 
 

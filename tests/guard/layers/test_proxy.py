@@ -168,6 +168,12 @@ async def test_tls_04_who_the_client_is_said_to_be_is_never_handed_on(name: byte
     assert app.scopes[-1]["headers"] == [HOST]
 
 
+async def test_a_very_long_host_is_handed_on_like_a_short_one() -> None:
+    app = CountingApp()
+    await drive(Proxy().wrap(app), http_scope(headers=[(b"host", b"h" * 5000)]))
+    assert fact(app.scopes[-1], Transport).authority == "h" * 5000
+
+
 async def test_many_long_names_are_looked_through_like_few() -> None:
     long = [(b"x-" + b"a" * 60 + b"-%d" % n, b"") for n in range(60)]
     app, _ = await sent(Proxy(), *long, (b"x-real-ip", b"127.0.0.1"))
