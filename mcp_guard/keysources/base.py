@@ -1,16 +1,14 @@
 """What a source of keys promises."""
 
 import logging
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mcp_guard.protocol.jwk import KeySet, VerificationKey
 
 logger = logging.getLogger("mcp_guard")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A key, and until when (`Clock.monotonic`) what it verified may be believed without asking the source again."""
 
     key: VerificationKey

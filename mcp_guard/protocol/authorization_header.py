@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from mcp_guard.protocol import scopes as scope_rules
@@ -14,11 +13,10 @@ MAX_FIELD_BYTES: Final = 8192 + 64
 """The longest token that is accepted (see `jose`), and room for the name of a scheme."""
 
 # token (RFC 9110 §5.6.2), and after exactly one space token68 (RFC 9110 §11.2, RFC 6750 §2.1 b64token).
-_SCHEME: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_CREDENTIALS: Final = re.compile(rb"(?P<scheme>" + _SCHEME + rb")(?: (?P<token>[A-Za-z0-9\-._~+/]+=*))?")
-_OTHER: Final = re.compile(rb"(?P<scheme>" + _SCHEME + rb") ")
+_SCHEME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN68: Final = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
 
-_PARAMETER: Final = re.compile(_SCHEME.decode())
+_PARAMETER: Final = re.compile(_SCHEME.pattern.decode())
 _QUOTABLE: Final = re.compile(r"[ -~]*")
 _DESCRIPTION: Final = re.compile(r"[ !#-\[\]-~]*")  # RFC 6750 §3: %x20-21 / %x23-5B / %x5D-7E
 _ERROR_URI: Final = re.compile(r"[!#-\[\]-~]*")
@@ -44,8 +42,7 @@ class CredentialsError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """A token and how it was presented. `scheme` is in lower case."""
 
     scheme: str
@@ -78,17 +75,16 @@ def parse(values: Sequence[bytes], query: bytes = b"", schemes: Collection[str] 
         raise CredentialsError(
             CredentialsFault.REPEATED, "a token was sent in the query beside the Authorization field"
         )
-    found = _CREDENTIALS.fullmatch(value)
-    if found is None:
-        found = _OTHER.match(value)
-        if found is None or _lower(found["scheme"]) in schemes:
-            raise CredentialsError(CredentialsFault.MALFORMED, "the Authorization field is not a scheme and a token")
-    scheme = _lower(found["scheme"])
+    name, space, token = value.partition(b" ")
+    if _SCHEME.fullmatch(name) is None:
+        raise CredentialsError(CredentialsFault.MALFORMED, "the Authorization field does not begin with a scheme")
+    scheme = name.decode("ascii").lower()
     if scheme not in schemes:
         raise CredentialsError(CredentialsFault.SCHEME, "the authentication scheme is not accepted")
-    token = found["token"]
-    if token is None:
+    if not space:
         raise CredentialsError(CredentialsFault.MALFORMED, "a scheme was sent without a token")
+    if _TOKEN68.fullmatch(token) is None:
+        raise CredentialsError(CredentialsFault.MALFORMED, "after the scheme and one space there is not one token")
     return Credentials(scheme, token)
 
 
@@ -134,10 +130,6 @@ def bearer_challenge(
     if scopes:
         params["scope"] = scope_rules.render(scopes)
     return challenge("Bearer", params)
-
-
-def _lower(scheme: bytes) -> str:
-    return scheme.decode("ascii").lower()
 
 
 def _has_access_token(query: bytes) -> bool:

@@ -5,9 +5,8 @@ that a token brings along or points at are not read at all.
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from mcp_guard.protocol import b64url, strict_json
 from mcp_guard.protocol.b64url import Base64Error
@@ -53,8 +52,7 @@ class AlgorithmError(JoseError):
     """The token's algorithm is not accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The members of a protected header that are read (RFC 7515 §4.1); unknown ones are ignored, as §4 demands."""
 
     alg: str
@@ -62,8 +60,7 @@ class Header:
     typ: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CompactJws:
+class CompactJws(NamedTuple):
     """A token taken apart. Nothing in it is to be believed before its signature is verified."""
 
     header: Header

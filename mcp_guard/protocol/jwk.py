@@ -45,6 +45,20 @@ class Verifier(Protocol):
         """Whether `sig` is a signature of `msg` by `key`."""
 
 
+class PreparedKey:
+    """What the library's algorithms ask of a key while they verify, answered once instead of for each signature."""
+
+    __slots__ = ("curve_key_size", "public_key")
+
+    def __init__(self, key: ECKey | RSAKey | OKPKey) -> None:
+        self.public_key = key.get_op_key("verify")
+        self.curve_key_size = key.curve_key_size if isinstance(key, ECKey) else 0
+
+    def get_op_key(self, operation: str) -> object:
+        """The public key, whatever the operation: it can do nothing but verify."""
+        return self.public_key
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class VerificationKey:
     """A public key that verifies signatures. `algorithms` are those it may be used with, at least one."""
@@ -52,7 +66,7 @@ class VerificationKey:
     kid: str | None
     algorithms: frozenset[str]
     thumbprint: str
-    _key: ECKey | RSAKey | OKPKey = field(repr=False)
+    _key: PreparedKey = field(repr=False)
     _verifiers: Mapping[str, Verifier] = field(repr=False)
 
     def verifies(self, jws: CompactJws) -> bool:
@@ -83,7 +97,7 @@ def import_jwk(jwk: object) -> VerificationKey:
         fitting = frozenset({jwk["alg"]})
     key = _import(members)
     verifiers = {name: JWSRegistry.algorithms[name] for name in fitting}
-    return VerificationKey(kid, fitting, key.thumbprint(), key, verifiers)
+    return VerificationKey(kid, fitting, key.thumbprint(), PreparedKey(key), verifiers)
 
 
 def _check_purpose(jwk: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from mcp_guard.protocol import jose, scopes, strict_json
 from mcp_guard.protocol.jose import AlgorithmError, CompactJws, JoseError
@@ -68,8 +68,7 @@ class Rules:
     tenant_claim: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UnverifiedToken:
+class UnverifiedToken(NamedTuple):
     """A token that was read. `issuer` is who it claims to be from; nothing of it is to be believed yet."""
 
     jws: CompactJws
@@ -77,8 +76,7 @@ class UnverifiedToken:
     issuer: str
 
 
-@dataclass(frozen=True, slots=True)
-class AccessToken:
+class AccessToken(NamedTuple):
     """What a verified token says. Times are seconds since 1970; `not_before` is the later of `nbf` and `iat`."""
 
     issuer: str
