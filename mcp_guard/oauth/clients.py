@@ -16,9 +16,6 @@ from mcp_guard.protocol.registration import ClientMetadata
 from mcp_guard.secret import Secret, constant_time_equals, digest, mint_token
 from mcp_guard.stores.base import Get, Put, Renew
 
-MAX_AUTHORIZATION = 4096
-"""Bytes in an Authorization field."""
-
 _NOBODY = digest("no client has this secret")
 _NO_CLIENT = encode(
     Client(
@@ -112,7 +109,7 @@ def _presented(request: Request, parameters: Parameters) -> tuple[str | None, st
 def _basic(field: bytes) -> tuple[str, str] | None:
     """Id and secret of HTTP Basic, each form-encoded before (RFC 6749 §2.3.1)."""
     scheme, _, encoded = field.partition(b" ")
-    if scheme.lower() != b"basic" or len(field) > MAX_AUTHORIZATION:
+    if scheme.lower() != b"basic":
         return None
     try:
         decoded = base64.b64decode(encoded.strip(b" "), validate=True)

@@ -48,6 +48,7 @@ async def test_an_old_token_ends_the_family(world: World) -> None:
     assert replay.json()["error"] == "invalid_grant"
     assert await world.is_revoked(third["access_token"])
     assert (await world.refresh(client, third["refresh_token"])).json()["error"] == "invalid_grant"
+    assert [key for key in world.entries if key.startswith("mcp:oauth:family:")] == []
 
 
 async def test_an_old_token_ends_the_family_weeks_later(world: World) -> None:
