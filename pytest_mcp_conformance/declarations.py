@@ -39,6 +39,7 @@ class Declarations:
         implied_scopes: the narrower scopes that a scope includes.
         object_tools: how to make an object of a user's own, and to read it.
         outbound_tool: a tool that requests a URL it is given; `outbound_argument` is the argument's name.
+        revocation_seconds: how long a revoked token may go on working.
     """
 
     harmless_tools: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Declarations:
     object_tools: ObjectTools | None = None
     outbound_tool: str = ""
     outbound_argument: str = ""
+    revocation_seconds: float | None = None
 
 
 def read_declarations(path: Path | None) -> Declarations:
@@ -81,6 +83,8 @@ def _read(table: dict[str, Any]) -> Declarations:
         values["implied_scopes"] = {scope: _texts(scope, narrower) for scope, narrower in implied.items()}
     if "object_tools" in table:
         values["object_tools"] = _object_tools(_table("object_tools", table["object_tools"]))
+    if "revocation_seconds" in table:
+        values["revocation_seconds"] = _seconds("revocation_seconds", table["revocation_seconds"])
     if bool(values.get("outbound_tool")) != bool(values.get("outbound_argument")):
         raise ValueError("outbound_tool and outbound_argument go together")
     return Declarations(**values)
@@ -101,6 +105,12 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{name} must be text")
     return value
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a number of seconds")
+    return float(value)
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:

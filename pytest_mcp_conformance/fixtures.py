@@ -65,6 +65,15 @@ def expired_if_given(bench: Bench) -> Credential | None:
 
 
 @pytest.fixture
+def bob_if_given(bench: Bench) -> Credential | None:
+    """A good token of another user, B; None when the run has none."""
+    try:
+        return bench.credential("b")
+    except NotRun:
+        return None
+
+
+@pytest.fixture
 def upstream(bench: Bench) -> Credential:
     """A token of the service behind the target, good there; the check is not run without."""
     return bench.credential("upstream")

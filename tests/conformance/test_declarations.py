@@ -27,6 +27,7 @@ def test_everything_that_can_be_declared_is_read(tmp_path: Path) -> None:
     assert declared.harmless_tools == ("whoami",)
     assert (declared.scoped_tool, declared.asking_tool) == ("admin_reset", "ask")
     assert declared.implied_scopes == {"mcp:admin": ("mcp:tools",)}
+    assert declared.revocation_seconds == 1.0
     assert declared.object_tools is not None
     assert (declared.object_tools.create, declared.object_tools.read) == ("remember", "recall")
     assert (declared.outbound_tool, declared.outbound_argument) == ("fetch", "url")
@@ -43,6 +44,8 @@ def test_everything_that_can_be_declared_is_read(tmp_path: Path) -> None:
         ('implied_scopes = "all"', "implied_scopes must be a table"),
         ('object_tools = { create = "remember" }', "object_tools has the members"),
         ('outbound_tool = "fetch"', "go together"),
+        ("revocation_seconds = -1", "must be a number of seconds"),
+        ("revocation_seconds = true", "must be a number of seconds"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, reason: str) -> None:
