@@ -95,9 +95,10 @@ class RateLimit(StatefulCheck):
 
 def _opens_connection(request: RequestHead, call: Call) -> bool:
     """Whether a session or a stream outside a session is about to be created."""
-    if call.modern or request.value(b"mcp-session-id") is not None:
-        return False
-    return request.method == "GET" or any(message.method == "initialize" for message in call.messages)
+    in_session = request.value(b"mcp-session-id") is not None and not call.modern
+    if request.method == "GET":
+        return not in_session
+    return not (call.modern or in_session) and any(message.method == "initialize" for message in call.messages)
 
 
 def _charge(name: str, limit: Limit, key: str, cost: int) -> tuple[str, Bucket]:

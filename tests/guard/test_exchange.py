@@ -523,6 +523,21 @@ async def test_an_app_that_starts_twice_is_cut_before_its_second_start() -> None
     assert outcome.chunks == []
 
 
+async def test_a_second_start_that_no_client_is_there_to_hear_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+    client.gone.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_all(receive)
+        await send(start(200))
+        assert (await receive())["type"] == "http.disconnect"
+        await send(start(204))
+
+    await Says().wrap(app)(http_scope(), client.receive, client.send)
+    assert client.outcome.status == 200
+    assert caplog.records == []
+
+
 async def test_an_app_that_goes_on_after_a_refusal_is_not_heard() -> None:
     async def respond(scope: Scope, send: Send) -> None:
         await send(start())

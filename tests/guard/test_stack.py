@@ -133,6 +133,19 @@ async def test_dependencies_start_before_the_app_in_order_and_close_in_reverse_a
     assert events == ["start a", "start b", "app up", "app down", "close b", "close a"]
 
 
+async def test_dependencies_are_closed_before_the_server_hears_that_the_shutdown_is_complete() -> None:
+    events: list[str] = []
+    lifespan = Lifespan()
+
+    async def send(message: Message) -> None:
+        events.append(message["type"])
+
+    lifespan.ending.set()
+    guarded = guard(lifespan_app, Depends(on=(Dependency("a", events),)))
+    await guarded({"type": "lifespan"}, lifespan.receive, send)
+    assert events == ["start a", "lifespan.startup.complete", "close a", "lifespan.shutdown.complete"]
+
+
 @pytest.mark.parametrize(
     "fault", [StoreUnavailable("no connection"), ConfigurationError("url: not one"), ZeroDivisionError("a defect")]
 )

@@ -141,6 +141,8 @@ async def test_there_is_one_record_whatever_happens(sink: MemorySink) -> None:
             await drive(guard(app, Audit(AuditLog(sink))))
         expected.append((verdict, status))
     assert [(record["verdict"], record["status"]) for record in sink.records()] == expected
+    reasons = [record["reason"] for record in sink.records()]
+    assert (reasons[0], reasons[-1]) == (None, "the exchange ended without a response")
 
 
 async def test_a_refusal_that_no_client_waits_for_keeps_its_slug(sink: MemorySink) -> None:

@@ -91,6 +91,16 @@ async def test_a_refusal_carries_the_id_of_the_request_and_says_when_to_come_bac
     assert refused.value(b"ratelimit") == b'"principal";r=0;t=30'
 
 
+async def test_retry_after_is_rounded_up_to_whole_seconds(store: CountingStore) -> None:
+    place = Place(store, principal=Limit(1, timedelta(seconds=90.5)))
+    await place.ask()
+    refused = await place.ask()
+    assert refused.value(b"retry-after") == b"91"
+    assert refused.value(b"ratelimit-policy") == b'"principal";q=1;w=91'
+    store.clock.advance(90)
+    assert (await place.ask()).value(b"retry-after") == b"1"
+
+
 async def test_every_response_states_the_limit_and_what_is_left_of_it(store: CountingStore) -> None:
     place = Place(store, principal=Limit(60, MINUTE))
     for left in (59, 58, 57):
@@ -226,7 +236,17 @@ async def test_requests_in_a_session_and_of_the_stateless_era_open_no_connection
     modern = ((b"mcp-protocol-version", b"2026-07-28"),)
     assert await place.passing(5, method="GET", headers=session) == 5
     assert await place.passing(5, headers=modern) == 5
+    assert await place.passing(5, data=INITIALIZE, headers=modern) == 5
     assert await place.passing(5, data=INITIALIZE) == 1
+
+
+@pytest.mark.parametrize("session", [(), ((b"mcp-session-id", b"s1"),)])
+async def test_a_stream_that_calls_itself_modern_is_a_connection_all_the_same(
+    store: CountingStore, session: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    place = Place(store, connections=Limit(2, MINUTE))
+    modern = (b"mcp-protocol-version", b"2026-07-28")
+    assert await place.passing(5, method="GET", headers=(modern, *session)) == 2
 
 
 async def test_an_initialize_hidden_in_a_batch_is_a_connection(store: CountingStore) -> None:
