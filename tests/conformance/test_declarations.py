@@ -22,8 +22,7 @@ def test_no_file_declares_nothing() -> None:
 
 
 def test_everything_that_can_be_declared_is_read(tmp_path: Path) -> None:
-    outbound = '\noutbound_tool = "fetch"\noutbound_argument = "url"\n'
-    declared = read(tmp_path, outbound + MODEL.read_text("utf-8"))
+    declared = read(tmp_path, MODEL.read_text("utf-8"))
     assert declared.harmless_tools == ("whoami",)
     assert (declared.scoped_tool, declared.asking_tool) == ("admin_reset", "ask")
     assert declared.implied_scopes == {"mcp:admin": ("mcp:tools",)}

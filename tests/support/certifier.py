@@ -24,7 +24,6 @@ from typing import Any
 import pytest
 
 from tests.support.model_server import USERS, ModelServer
-from tests.support.model_server.verification import UPSTREAM_ISSUER
 from tests.support.serving import serving
 
 PRELOADED = [
@@ -35,14 +34,7 @@ PRELOADED = [
     "uvicorn.protocols.http.h11_impl",
 ]
 RUNS_AT_ONCE = 2
-PLUGINS = [
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:mcp_conformance",
-    "-p",
-    "pytest_mcp_conformance.plugin",
-]  # from this tree
+PLUGINS = ("-p", "no:cacheprovider", "-p", "pytest_mcp_conformance.plugin")
 ROOT = Path(__file__).parents[2]
 MINTING = shlex.join([sys.executable, "-m", "tests.support.minting"])
 DECLARATIONS = ROOT / "tests" / "support" / "model_declarations.toml"
@@ -108,7 +100,7 @@ def _environment(app: Any, endpoint: str) -> dict[str, str]:
         "MCP_CONFORMANCE_TOKEN_EXPIRED": app.mint(
             subject="alice", claims={**claims, "iat": now - 7200, "exp": now - 3600}
         ),
-        "MCP_CONFORMANCE_TOKEN_UPSTREAM": app.mint(subject="alice", claims={"iss": UPSTREAM_ISSUER, "aud": "upstream"}),
+        "MCP_CONFORMANCE_TOKEN_UPSTREAM": app.upstream_token(),
         "MCP_CONFORMANCE_USER": "alice",
         "MCP_CONFORMANCE_PASSWORD": USERS["alice"],
         "MCP_CONFORMANCE_USER_B": "bob",

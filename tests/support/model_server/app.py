@@ -51,9 +51,11 @@ class ModelServer:
     ) -> None:
         self.deployment = Deployment(base, Switches(faults), clock)
         self.has = self.deployment.has
-        clients, grants = Clients(self.deployment), Grants(self.deployment)
+        clients = Clients(self.deployment)
+        self._grants = grants = Grants(self.deployment)
         self._minter = Minter(self.deployment)
         self.mint = self._minter.mint
+        self.upstream_token = self._minter.upstream
         self._rules = BrowserRules(self.deployment)
         self._documents = ResourceMetadata(self.deployment)
         self._metadata = ServerMetadata(self.deployment)
@@ -75,6 +77,18 @@ class ModelServer:
         self._routes[KEYS_PATH] = _prompt(lambda request: self._documents.keys())
         if minting:
             self._routes[MINT_PATH] = self._mint
+
+    def revoke(self, jti: str) -> None:
+        """Revoke an access token by its id, as an administrator would."""
+        self._grants.revoke_token(jti)
+
+    def pending(self, session_id: str) -> list[str]:
+        """The ids of the requests that a session's client has not answered yet."""
+        return self._resource.pending(session_id)
+
+    def keys_of_open_streams(self) -> list[str]:
+        """The keys that HTTP+SSE clients were told to post with, oldest first."""
+        return self._resource.keys_of_open_streams()
 
     def close(self) -> None:
         """End every open stream; safe to call from another thread."""
@@ -117,12 +131,17 @@ class ModelServer:
         return self.has("prm_follows_host") and path.startswith("/.well-known/oauth-protected-resource")
 
     async def _mint(self, request: Request) -> Response:
-        """POST a JSON object with the keyword arguments of `mint`; answers `{"access_token": …}`."""
+        """POST a JSON object with the keyword arguments of `mint`, or with the `signing_input` of a whole token.
+
+        Answers `{"access_token": …}`.
+        """
         try:
             wanted: dict[str, Any] = strict_json(await request.body() or b"{}")
-            return JSONResponse({"access_token": self.mint(**wanted)}, headers={"Cache-Control": "no-store"})
-        except (ValueError, TypeError) as error:
+            text = wanted.pop("signing_input", None)
+            token = self.mint(**wanted) if text is None else self._minter.signed(text)
+        except (ValueError, TypeError, AttributeError) as error:
             return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse({"access_token": token}, headers={"Cache-Control": "no-store"})
 
 
 def _prompt(handler: Callable[[Request], Response]) -> Handler:

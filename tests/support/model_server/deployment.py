@@ -19,6 +19,7 @@ AUDIT_SCOPE = "mcp:audit"
 SCOPES = (BASE_SCOPE, ADMIN_SCOPE, AUDIT_SCOPE)
 IMPLIED_SCOPES: Mapping[str, frozenset[str]] = {ADMIN_SCOPE: frozenset({BASE_SCOPE})}
 USERS: Mapping[str, str] = {"alice": "correct horse battery", "bob": "staple of another kind"}
+UPSTREAM_ISSUER = "https://upstream.example"
 ACCESS_TOKEN_SECONDS = 3600
 CODE_SECONDS = 60
 
@@ -33,6 +34,7 @@ class Deployment:
         self.has = switches.has
         self.clock = clock
         self.key = SigningKey()
+        self.upstream_key = SigningKey()
         self.prefix = "/issuer" if self.has("asm_under_a_path") else ""
         self.issuer = self.base + self.prefix
         self.hosts = self._hosts()

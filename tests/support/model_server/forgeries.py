@@ -6,17 +6,14 @@ import base64
 import hmac
 import json
 import re
-import urllib.request
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.model_server.deployment import Deployment
 from tests.support.model_server.keys import JSON, compact_json, key_of, signed_by
+from tests.support.model_server.outbound import fetch_on_loopback
 
-FETCH_SECONDS = 1.0
-FETCH_BYTES = 65536
 _INJECTED = re.compile(r"union\s+(?:all\s+)?select\s+'([^']*)", re.IGNORECASE)
 
 
@@ -30,11 +27,16 @@ class WeakSignatures:
     def accept(self, header: JSON, signing_input: bytes, signature: bytes) -> bool:
         return (
             self.has("signature_ignored")
+            or self._upstream_signed(signing_input, signature)
             or self._nothing_signed(header, signature)
             or self._keyed_with_public(header, signing_input, signature)
             or self._keyed_by_kid(header, signing_input, signature)
             or self._keyed_by_header(header, signing_input, signature)
         )
+
+    def _upstream_signed(self, signing_input: bytes, signature: bytes) -> bool:
+        key = self._deployment.upstream_key.private.public_key()
+        return self.has("upstream_tokens_accepted") and signed_by(key, signing_input, signature)
 
     def _nothing_signed(self, header: JSON, signature: bytes) -> bool:
         algorithm = header.get("alg")
@@ -83,9 +85,9 @@ class WeakSignatures:
             if self.has("x5c_header_trusted") and isinstance(header.get("x5c"), list):
                 keys += _certified(str(header["x5c"][0]))
             if self.has("jku_header_fetched") and isinstance(header.get("jku"), str):
-                keys += [key_of(one) for one in json.loads(_fetch(header["jku"]))["keys"]]
+                keys += [key_of(one) for one in json.loads(fetch_on_loopback(header["jku"]))["keys"]]
             if self.has("x5u_header_fetched") and isinstance(header.get("x5u"), str):
-                keys += _certified(_fetch(header["x5u"]).decode())
+                keys += _certified(fetch_on_loopback(header["x5u"]).decode())
         except (ValueError, LookupError, TypeError, OSError):
             return False
         return header.get("alg") == "ES256" and any(signed_by(key, signing_input, signature) for key in keys)
@@ -102,12 +104,3 @@ def _certified(text: str) -> list[ec.EllipticCurvePublicKey]:
         certificate = x509.load_der_x509_certificate(base64.b64decode(text))
     key = certificate.public_key()
     return [key] if isinstance(key, ec.EllipticCurvePublicKey) else []
-
-
-def _fetch(url: str) -> bytes:
-    """The bounded body behind a URL on loopback, the only place a fault may call."""
-    if urlsplit(url).scheme != "http" or urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}:
-        raise ValueError("not on loopback")
-    with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as answer:  # noqa: S310 - the scheme was checked
-        body: bytes = answer.read(FETCH_BYTES)
-    return body

@@ -5,8 +5,14 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from tests.support.model_server.deployment import ACCESS_TOKEN_SECONDS, BASE_SCOPE, MCP_PATH, Deployment
-from tests.support.model_server.keys import JSON, SigningKey, compact_json
+from tests.support.model_server.deployment import (
+    ACCESS_TOKEN_SECONDS,
+    BASE_SCOPE,
+    MCP_PATH,
+    UPSTREAM_ISSUER,
+    Deployment,
+)
+from tests.support.model_server.keys import JSON, SigningKey, b64url, compact_json
 
 MINTING_CLIENT = "minting-client"
 
@@ -75,6 +81,17 @@ class Minter:
             compact_json(head) if raw_header is None else raw_header.encode("utf-8"),
             compact_json(body) if raw_claims is None else raw_claims.encode("utf-8"),
         )
+
+    def upstream(self, subject: str = "alice") -> str:
+        """A genuine access token of the service behind this one, which means nothing here."""
+        key = self._deployment.upstream_key
+        claims = self.claims(subject, "this-server", "https://upstream.example/api", BASE_SCOPE)
+        header = {**self.header(), "kid": key.kid}
+        return key.compact(compact_json(header), compact_json({**claims, "iss": UPSTREAM_ISSUER}))
+
+    def signed(self, signing_input: str) -> str:
+        """This text with the deployment's signature over it: a token of exactly these parts (RFC 7515 §5.1)."""
+        return f"{signing_input}.{b64url(self._deployment.key.sign(signing_input.encode('ascii')))}"
 
 
 def _replaced(members: JSON, changes: dict[str, Any] | None) -> JSON:

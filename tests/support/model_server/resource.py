@@ -38,6 +38,7 @@ class ResourceServer:
         self._closing = False
         self._fetching = anyio.Lock()
         tools, sessions, keyed = Tools(deployment), Sessions(deployment), Sessions(deployment)
+        self._sessions, self._keyed = sessions, keyed
         self._exemptions = Exemptions(deployment, sessions, keyed)
         self._streamable = StreamableHttp(tools, sessions, self.live)
         self._sse = HttpSse(tools, keyed, self.live)
@@ -46,6 +47,13 @@ class ResourceServer:
     def close(self) -> None:
         """End every open stream; safe to call from another thread."""
         self._closing = True
+
+    def pending(self, session_id: str) -> list[str]:
+        session = self._sessions.find(session_id)
+        return list(session.pending) if session else []
+
+    def keys_of_open_streams(self) -> list[str]:
+        return [session.id for session in self._keyed.every()]
 
     def live(self, principal: Principal) -> bool:
         """Whether a stream opened by this principal may stay open."""

@@ -15,6 +15,7 @@ from tests.support.model_server.deployment import (
     Deployment,
 )
 from tests.support.model_server.keys import JSON
+from tests.support.model_server.outbound import fetch_on_loopback
 from tests.support.model_server.principal import Principal, Refused
 from tests.support.model_server.protocol import INVALID_PARAMS, RpcError
 
@@ -45,6 +46,7 @@ TOOLS = (
     Tool("remember", "Keep a note; answers its name.", {"text": TEXT}),
     Tool("recall", "A note of your own by its name.", {"note": TEXT}),
     Tool("ask", "Ask the user for a colour and answer it.", {}),
+    Tool("fetch", "What a URL on this machine answers.", {"url": TEXT}),
     Tool("admin_reset", "Pretends to reset the server.", {}, (ADMIN_SCOPE, AUDIT_SCOPE)),
     Tool("audit_log", "The audit log.", {}, (AUDIT_SCOPE,), hidden=True),
 )
@@ -116,6 +118,8 @@ class Tools:
                 return self._remember(arguments, principal)
             case "recall":
                 return self._recall(arguments, principal)
+            case "fetch":
+                return self._fetch(arguments, principal)
             case "admin_reset" | "audit_log":
                 return said("nothing was changed and nothing was logged")
         return failed("this connection cannot ask the user")
@@ -140,6 +144,13 @@ class Tools:
         if owner and (owner == principal.subject or self.has("notes_are_shared")):
             return said(text)
         return failed("there is no such note")
+
+    def _fetch(self, arguments: JSON, principal: Principal) -> JSON:
+        headers = {"Authorization": f"Bearer {principal.token}"} if self.has("token_forwarded") else {}
+        try:
+            return said(fetch_on_loopback(str(arguments.get("url")), headers).decode("utf-8", "replace"))
+        except (OSError, ValueError):
+            return failed("nothing could be fetched")
 
 
 def said(text: str, **structured: Any) -> JSON:

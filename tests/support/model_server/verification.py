@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from tests.support.model_server.audiences import audience_matches
-from tests.support.model_server.deployment import Deployment
+from tests.support.model_server.deployment import UPSTREAM_ISSUER, Deployment
 from tests.support.model_server.forgeries import WeakSignatures
 from tests.support.model_server.issuers import issuer_matches
 from tests.support.model_server.keys import JSON, signed_by, unb64url, unb64url_leniently
@@ -168,9 +168,6 @@ class Verifier:
             expires=float(claims["exp"]) if _is_date(claims.get("exp")) else math.inf,
             token=token,
         )
-
-
-UPSTREAM_ISSUER = "https://upstream.example"
 
 
 def _is_date(value: object) -> bool:

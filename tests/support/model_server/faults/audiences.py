@@ -25,6 +25,7 @@ FAULTS = (
     Fault("resource_spelling_strict", "AUD-005", "A resource with an upper-case scheme and host is refused."),
     Fault("audience_origin_only", "AUD-006", "Only the origin of aud is compared."),
     Fault("upstream_tokens_accepted", "AUD-007", "A token of the upstream service is accepted."),
+    Fault("token_forwarded", "AUD-008", "A tool that calls out passes the caller's token on."),
     Fault("id_tokens_accepted", "AUD-009", "An ID token of the authorization server is accepted."),
     Fault("logout_tokens_accepted", "AUD-009", "A logout token of the authorization server is accepted."),
     Fault("client_assertions_accepted", "AUD-009", "A JWT of type client-authentication+jwt is accepted."),
