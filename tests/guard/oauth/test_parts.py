@@ -1,6 +1,7 @@
 """The parts without a request: parameters, records, settings, errors."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.oauth import Lifetimes, Rate, ask_revoked, is_revoked, negotiation
+from mcp_guard.oauth import Lifetimes, Rate, ask_revoked, is_revoked, limits, negotiation
 from mcp_guard.oauth.errors import OAuthError, RedirectableError, legal_description
 from mcp_guard.oauth.parameters import ParameterError, Parameters, encode_form, parse_form
 from mcp_guard.oauth.records import BrowserSession, Client, Code, Family, Transaction, decode, encode
@@ -142,6 +143,12 @@ def test_any_grant_has_a_key_that_a_store_takes(grant: str) -> None:
     assert revoke(grant, timedelta(days=1)).key == key
     assert is_revoked(b"1")
     assert not is_revoked(None)
+
+
+@pytest.mark.parametrize("of", ["", "alice", "ä\n" * 500, "192.0.2.1 alice"])
+def test_a_limit_s_key_shows_nothing_of_whose_it_is(of: str) -> None:
+    key = limits.bucket("login-user", Rate(1, timedelta(1)), of).key
+    assert re.fullmatch(r"mcp:oauth:limit:login-user:[0-9a-f]{64}", key)
 
 
 @pytest.mark.parametrize(
