@@ -6,7 +6,7 @@ One process, no services: state is in memory and is gone when the process ends.
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -93,23 +93,29 @@ def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host:
     store = MemoryStore()
     mcp, sse = f"{origin}/mcp", f"{origin}/sse"
     # One server's two transports: a token for either is welcome at both, because the operator says so here.
-    resources = (
-        Resource(mcp, "/mcp", aliases=frozenset({sse}), scopes=frozenset({"mcp:tools"}), name="mcp-guard demo"),
-        Resource(
-            sse,
-            "/sse",
-            messages="/messages/",
-            aliases=frozenset({mcp}),
-            scopes=frozenset({"mcp:tools"}),
-            name="mcp-guard demo (HTTP+SSE)",
-        ),
+    streamable = Resource(
+        mcp,
+        "/mcp",
+        aliases=frozenset({sse}),
+        scopes=frozenset({"mcp:tools"}),
+        tool_scopes={"reset": frozenset({"mcp:admin"})},
+        name="mcp-guard demo",
     )
+    events = replace(
+        streamable,
+        url=sse,
+        path="/sse",
+        messages="/messages/",
+        aliases=frozenset({mcp}),
+        name="mcp-guard demo (HTTP+SSE)",
+    )
+    resources = (streamable, events)
     server = AuthorizationServer(
         issuer=origin,
         store=store,
         users=StaticUsers.from_pairs({name: password.reveal() for name, password in users.items()}),
         resources=resources,
-        scopes={"mcp:tools": "Call the demo's tools"},
+        scopes={"mcp:tools": "Call the demo's tools", "mcp:admin": "Reset the demo's count"},
         limits=DEMO_LOGIN_LIMITS,
         name="mcp-guard demo",
     )
@@ -170,14 +176,18 @@ Certify it:
 
 
 def demo_server() -> ASGIApp:
-    """The unguarded MCP server: three tools, Streamable HTTP at /mcp (both eras), HTTP+SSE at /sse."""
+    """The unguarded MCP server: four tools, Streamable HTTP at /mcp (both eras), HTTP+SSE at /sse."""
     from mcp.server.auth.middleware.auth_context import get_access_token
     from mcp.server.mcpserver import Context, MCPServer
     from mcp.server.transport_security import TransportSecuritySettings
+    from mcp.types import ToolAnnotations
 
     server = MCPServer("mcp-guard demo", log_level="WARNING")
 
-    @server.tool()
+    reads = ToolAnnotations(read_only_hint=True)
+    counted = 0
+
+    @server.tool(annotations=reads)
     def whoami() -> dict[str, Any]:
         """Say who is asking, as the guard verified it."""
         token = get_access_token()
@@ -185,7 +195,7 @@ def demo_server() -> ASGIApp:
             return {"user": None}
         return {"user": token.subject, "client": token.client_id, "scopes": token.scopes}
 
-    @server.tool()
+    @server.tool(annotations=reads)
     def add(a: int, b: int) -> int:
         """Add two integers."""
         return a + b
@@ -193,11 +203,20 @@ def demo_server() -> ASGIApp:
     @server.tool()
     async def count(seconds: int, ctx: Context[Any, Any]) -> str:
         """Take `seconds` (at most 60) and report progress on the way."""
+        nonlocal counted
         steps = max(1, int(min(seconds, 60) / STEP_SECONDS))
         for step in range(steps):
             await anyio.sleep(STEP_SECONDS)
             await ctx.report_progress(step + 1, steps)
+        counted += steps
         return f"counted {steps} steps"
+
+    @server.tool()
+    def reset() -> str:
+        """Forget how many steps were counted. Needs a scope that no client has unless it asks for it."""
+        nonlocal counted
+        forgotten, counted = counted, 0
+        return f"forgot {forgotten} steps"
 
     # The guard checks Host and Origin for all transports at once.
     checked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
