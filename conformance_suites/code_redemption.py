@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pytest_mcp_conformance.exchange import Exchange
 from pytest_mcp_conformance.failures import Inconclusive
-from pytest_mcp_conformance.grants import Grant, Override
+from pytest_mcp_conformance.grants import Grant, Override, Registration
 from pytest_mcp_conformance.oauth import AuthorizationServer
 
 
@@ -53,14 +54,16 @@ class Redemptions:
             self._grant = self._obtain()
         return self._grant
 
-    def attempt(self, **overrides: Override) -> Exchange:
-        """Redeem `grant` with these fields replaced. The first refusal is followed by a positive control.
+    def attempt(self, by: Registration | None = None, **overrides: Override) -> Exchange:
+        """Redeem `grant` with these fields replaced, as its client or another. The first refusal is followed by a
+        positive control.
 
         Raises:
             NotRun, Inconclusive: no code could be obtained, or no good one could be redeemed.
         """
         grant = self.grant
-        exchange = self._server.redeem(grant, **overrides)
+        presented = grant if by is None else replace(grant, registration=by)
+        exchange = self._server.redeem(presented, **overrides)
         if issued_tokens(exchange) or self._survives is False:
             self._grant = None
         elif self._survives is None:
