@@ -15,11 +15,8 @@ from mcp_guard.facts import Principal, Resource
 from mcp_guard.layer import ADMITTED, Admission, RequestHead
 from mcp_guard.protocol.authorization_header import bearer_challenge
 from mcp_guard.protocol.metadata import well_known_url
-from mcp_guard.secret import digest
-from mcp_guard.stores.base import Get, Operation, Result
-
-GRANT_CLAIM = "grant"
-PREFIX = "mcp:grant-revoked:"
+from mcp_guard.revocation import GRANT_CLAIM, ask_revoked, is_revoked
+from mcp_guard.stores.base import Operation, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +27,10 @@ class Revocation(StatefulCheck):
 
     def ask(self, request: RequestHead) -> Sequence[Operation]:
         grant = request.fact(Principal).claims.get(GRANT_CLAIM)
-        return () if grant is None else ask_revoked(str(grant))
+        return () if grant is None else _question(str(grant))
 
     def answer(self, request: RequestHead, results: Sequence[Result]) -> Admission:
-        if any(result is not None for result in results):
+        if any(is_revoked(result) for result in results):
             raise rejections.TOKEN_REVOKED.because(
                 "the grant of the token was revoked",
                 [(b"www-authenticate", _challenge(request.fact(Resource).url, request.fact(Resource).scopes))],
@@ -42,9 +39,8 @@ class Revocation(StatefulCheck):
 
 
 @lru_cache(10_000)
-def ask_revoked(grant: str) -> tuple[Get]:
-    """What to ask the store. Any string is safe: its digest goes into the key."""
-    return (Get(f"{PREFIX}{digest(grant)}"),)
+def _question(grant: str) -> Sequence[Operation]:
+    return (ask_revoked(grant),)
 
 
 @lru_cache(256)

@@ -4,14 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mcp_guard.oauth.revocation import GRANT_CLAIM, ask_revoked, is_revoked
     from mcp_guard.oauth.server import AuthorizationServer
     from mcp_guard.oauth.settings import Lifetimes, Limits, Rate
     from mcp_guard.oauth.signing import SigningKeys
     from mcp_guard.oauth.users import StaticUsers, User, UserDirectory, hash_password
 
 __all__ = [
-    "GRANT_CLAIM",
     "AuthorizationServer",
     "Lifetimes",
     "Limits",
@@ -20,13 +18,10 @@ __all__ = [
     "StaticUsers",
     "User",
     "UserDirectory",
-    "ask_revoked",
     "hash_password",
-    "is_revoked",
 ]
 
 _HOMES = {
-    "GRANT_CLAIM": "revocation",
     "AuthorizationServer": "server",
     "Lifetimes": "settings",
     "Limits": "settings",
@@ -35,14 +30,12 @@ _HOMES = {
     "StaticUsers": "users",
     "User": "users",
     "UserDirectory": "users",
-    "ask_revoked": "revocation",
     "hash_password": "users",
-    "is_revoked": "revocation",
 }
 
 
 def __getattr__(name: str) -> object:
-    """A public name, from its module: revocation can so be asked for without the extra."""
+    """A public name, from its module."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

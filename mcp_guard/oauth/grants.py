@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from mcp_guard.oauth import clients, errors, revocation
+from mcp_guard import revocation
+from mcp_guard.oauth import clients, errors
 from mcp_guard.oauth.deployment import Deployment
 from mcp_guard.oauth.errors import OAuthError
 from mcp_guard.oauth.records import (

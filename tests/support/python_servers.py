@@ -35,7 +35,7 @@ class Verifier:
         self._issuer, self._audience, self._key = issuer, audience, key
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        required = {"require": ["exp", "iat", "aud", "iss", "sub"]}
+        required: Any = {"require": ["exp", "iat", "aud", "iss", "sub"]}
         try:
             if jwt.get_unverified_header(token).get("typ") != "at+jwt":
                 return None

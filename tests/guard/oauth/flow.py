@@ -194,7 +194,7 @@ class World:
 
     async def is_revoked(self, access_token: str) -> bool:
         """Whether the guard would learn that the grant of this token is revoked."""
-        from mcp_guard.oauth import ask_revoked, is_revoked
+        from mcp_guard.revocation import ask_revoked, is_revoked
 
         (result,) = await self.store.run([ask_revoked(claims_of(access_token)["grant"])])
         return is_revoked(result)

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.oauth import Lifetimes, Rate, ask_revoked, is_revoked, limits, negotiation
+from mcp_guard.oauth import Lifetimes, Rate, limits, negotiation
 from mcp_guard.oauth.errors import OAuthError, RedirectableError, legal_description
 from mcp_guard.oauth.parameters import ParameterError, Parameters, encode_form, parse_form
 from mcp_guard.oauth.records import BrowserSession, Client, Code, Family, Transaction, decode, encode
-from mcp_guard.oauth.revocation import revoke
 from mcp_guard.protocol.registration import RegistrationError, parse_client_metadata
+from mcp_guard.revocation import ask_revoked, is_revoked, revoke
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PAIRS = st.lists(st.tuples(TEXT, TEXT), max_size=8)

@@ -1,8 +1,9 @@
 """Revoked grants: what makes access tokens stop working before they expire.
 
-Every token of this server carries a `grant` claim, the opaque name of the consent it comes from. A grant is revoked by
-writing its key; whoever accepts the tokens asks for that key, in the same store, with the operation `ask_revoked`, and
-refuses the token when the result says so. The question rides in any batch that is run anyway.
+Every token of the embedded authorization server carries a `grant` claim, the opaque name of the consent it comes from.
+A grant is revoked by writing its key; whoever accepts the tokens asks for that key, in the same store, with the
+operation `ask_revoked`, and refuses the token when the result says so. The question rides in any batch that is run
+anyway.
 """
 
 from datetime import timedelta
