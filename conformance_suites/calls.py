@@ -84,6 +84,11 @@ def names_in(exchange: Exchange, kind: str, naming: str) -> frozenset[str] | Non
     return frozenset(str(entry[naming]) for entry in entries if isinstance(entry, dict) and naming in entry)
 
 
+def speaks_rpc(exchange: Exchange) -> bool:
+    """Whether the answer holds a JSON-RPC result or error."""
+    return exchange.rpc_error is not None or result_of(exchange) is not None
+
+
 def did_it(exchange: Exchange) -> bool:
     """Whether a call was carried out: a result that is no error."""
     result = result_of(exchange)

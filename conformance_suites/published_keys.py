@@ -1,94 +1,77 @@
-"""ASM-013: what may stand in a key set that anybody can read (RFC 7517, RFC 8725)."""
+"""The public keys of the issuer, and everything somebody could take them for when used as a secret."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_mcp_conformance import Finding, Inconclusive
-from pytest_mcp_conformance.exchange import Exchange
-from pytest_mcp_conformance.forge.jws import unb64url
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
-SHORTEST_RSA_BITS = 2048
+from pytest_mcp_conformance.bench import Bench
+from pytest_mcp_conformance.credentials import Credential
+from pytest_mcp_conformance.failures import Judgement
+from pytest_mcp_conformance.forge.jws import Jws, read_jws, unb64url
 
-
-class KeysUnreadable(Finding):
-    """jwks_uri does not answer with a key set."""
-
-
-class PrivateKeyPublished(Finding):
-    """A published key holds private or symmetric members."""
+MOST_KEYS = 3
+_CURVES: Mapping[str, type[ec.EllipticCurve]] = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
 
 
-class WeakKey(Finding):
-    """A published RSA key is too short."""
-
-
-class UnsoundAlgorithm(Finding):
-    """A published key names an algorithm that is not asymmetric."""
-
-
-class KeyIdRepeated(Finding):
-    """Two published keys of one type share a kid."""
-
-
-def check_keys(exchange: Exchange) -> None:
-    """Judge what `jwks_uri` answered. Raises a finding, or Inconclusive when the list of keys is empty."""
-    listing = exchange.json() if exchange.status == 200 else None
-    keys = listing.get("keys") if isinstance(listing, dict) else None
-    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
-        raise KeysUnreadable(
-            "jwks_uri does not answer with a key set",
-            evidence=exchange,
-            expected="200 with a JSON object whose keys is a list of keys",
-            got=exchange.summary,
-        )
-    if not keys:
-        raise Inconclusive("the key set is empty")
-    for at, key in enumerate(keys):
-        _judge_key(exchange, f"key {at}", key)
-    seen: set[tuple[object, object]] = set()
-    for at, key in enumerate(keys):
-        name = key.get("kty"), key.get("kid")
-        if "kid" in key and name in seen:
-            raise KeyIdRepeated(
-                "two keys of the same type share a kid",
-                evidence=exchange,
-                expected="a kid for each key",
-                got=f"key {at} repeats a kid",
-            )
-        seen.add(name)
-
-
-def _judge_key(exchange: Exchange, which: str, key: Mapping[str, Any]) -> None:
-    shown = [name for name in PRIVATE_MEMBERS if name in key]
-    if shown or key.get("kty") == "oct":
-        raise PrivateKeyPublished(
-            f"{which} can be used to sign by whoever reads it",
-            evidence=exchange,
-            expected="public members of asymmetric keys",
-            got=f"kty {key.get('kty')!r} with {', '.join(shown) or 'no public part'}",
-        )
-    algorithm = str(key.get("alg", ""))
-    if algorithm.upper().startswith("HS") or algorithm.lower() == "none":
-        raise UnsoundAlgorithm(
-            f"{which} is for an algorithm that is not asymmetric",
-            evidence=exchange,
-            expected="an asymmetric algorithm",
-            got=f"alg {algorithm!r}",
-        )
-    if key.get("kty") == "RSA" and _bits(key.get("n")) < SHORTEST_RSA_BITS:
-        raise WeakKey(
-            f"{which} is a short RSA key",
-            evidence=exchange,
-            expected=f"{SHORTEST_RSA_BITS} bits or more",
-            got=f"{_bits(key.get('n'))} bits",
-        )
-
-
-def _bits(modulus: object) -> int:
+def published_keys(bench: Bench) -> list[dict[str, Any]]:
+    """The first keys of the issuer's key set; none when it publishes none that can be read."""
     try:
-        return int.from_bytes(unb64url(str(modulus))).bit_length()
-    except ValueError:
-        return 0
+        url = bench.authorization_server().metadata.get("jwks_uri")
+        document = bench.target.discovery.fetch(url).json() if isinstance(url, str) else None
+    except Judgement:
+        return []
+    keys = document.get("keys") if isinstance(document, dict) else None
+    return [key for key in keys if isinstance(key, dict)][:MOST_KEYS] if isinstance(keys, list) else []
+
+
+def as_secrets(jwk: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+    """What a verifier that takes a public key for a secret may hold in its hands: PEM, DER and JSON."""
+    found = [
+        ("JWK as published", json.dumps(dict(jwk)).encode()),
+        ("JWK without spaces", json.dumps(dict(jwk), separators=(",", ":")).encode()),
+        ("JWK in order", json.dumps(dict(jwk), sort_keys=True).encode()),
+        ("JWK in order, without spaces", json.dumps(dict(jwk), sort_keys=True, separators=(",", ":")).encode()),
+    ]
+    key = _public_key(jwk)
+    if key is None:
+        return found
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    found += [("PEM", pem), ("PEM without its last line break", pem.rstrip(b"\n"))]
+    found.append(("DER", key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))
+    if isinstance(key, rsa.RSAPublicKey):
+        found.append(("PEM of PKCS #1", key.public_bytes(Encoding.PEM, PublicFormat.PKCS1)))
+    return found
+
+
+def _public_key(jwk: Mapping[str, Any]) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None:
+    try:
+        if jwk.get("kty") == "RSA":
+            n, e = (int.from_bytes(unb64url(str(jwk[name]))) for name in ("n", "e"))
+            return rsa.RSAPublicNumbers(e, n).public_key()
+        if jwk.get("kty") == "EC":
+            x, y = (int.from_bytes(unb64url(str(jwk[name]))) for name in ("x", "y"))
+            return ec.EllipticCurvePublicNumbers(x, y, _CURVES[str(jwk["crv"])]()).public_key()
+    except (KeyError, ValueError):
+        return None
+    return None
+
+
+def pattern(bench: Bench, credential: Credential) -> Jws:
+    """The live token's parts; for an opaque token, those a JWT access token of this issuer would have (RFC 9068)."""
+    found = read_jws(credential.token)
+    if found is not None:
+        return found
+    try:
+        issuer, resource = bench.authorization_server().issuer, bench.authorization_server().resource
+    except Judgement:
+        issuer, resource = bench.target.origin, bench.target.url
+    now = int(time.time())
+    claims = {"iss": issuer, "sub": "conformance-check", "aud": resource, "client_id": "conformance-check"}
+    scope = {"scope": "openid", "iat": now, "exp": now + 600, "jti": "conformance-check"}
+    return Jws({"alg": "ES256", "typ": "at+jwt"}, {**claims, **scope}, "")

@@ -13,14 +13,13 @@ from urllib.parse import urlsplit
 
 from hypothesis import strategies as st
 
-from pytest_mcp_conformance import Finding, NotApplicable, mcp, requirement
+from conformance_suites.calls import speaks_rpc
+from pytest_mcp_conformance import Finding, mcp, requirement
 from pytest_mcp_conformance.credentials import Credential
-from pytest_mcp_conformance.eras import result_of
 from pytest_mcp_conformance.exchange import Exchange, Header, Request
 from pytest_mcp_conformance.mcp import Era, Message
 from pytest_mcp_conformance.properties import Space
 from pytest_mcp_conformance.strategies.authorization import authorization_classics, garbage_tokens
-from pytest_mcp_conformance.strategies.paths import path_spelling_classics, path_spellings
 from pytest_mcp_conformance.target import Target
 
 BAD_TOKEN = "conformance-check.never.issued"
@@ -90,14 +89,6 @@ class BodyJudgedFirst(Finding):
     """What is wrong with the body is told to somebody without credentials."""
 
 
-class OtherSpellingServed(Finding):
-    """The endpoint is served without credentials under another spelling of its path."""
-
-
-class UpgradedWithoutCredentials(Finding):
-    """A WebSocket handshake without credentials succeeds."""
-
-
 @dataclass(frozen=True)
 class Knock:
     """A request without credentials, and what it is, in words."""
@@ -109,11 +100,6 @@ class Knock:
 def controlled(target: Target, credential: Credential | None) -> AbstractContextManager[Exchange | None]:
     """The usual controls; none in a run without a credential, where the refusals are all there is."""
     return nullcontext() if credential is None else target.controlled(credential)
-
-
-def speaks_rpc(exchange: Exchange) -> bool:
-    """Whether the answer holds a JSON-RPC result or error."""
-    return exchange.rpc_error is not None or result_of(exchange) is not None
 
 
 def write(era: Era, method: str, request_id: int | None = 1) -> Message:
@@ -296,46 +282,3 @@ def test_the_token_is_judged_before_the_body(target: Target, space: Space) -> No
 
 def _deeper(children: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.lists(children, max_size=3) | st.dictionaries(_WORDS, children, max_size=3)
-
-
-@requirement("AUTHZ-023")
-def test_no_spelling_of_the_path_gets_around_authorization(target: Target, space: Space) -> None:
-    """RFC 3986 §6.2: what decides about the path and what serves it must read it alike."""
-    target.require_protected()
-    harmless = target.harmless()
-    path = urlsplit(target.url).path
-
-    def judge(spelling: str) -> None:
-        exchange = target.send(replace(harmless, raw_target=spelling.encode("latin-1")))
-        if exchange.succeeded and (speaks_rpc(exchange) or exchange.media_type == "text/event-stream"):
-            raise OtherSpellingServed(
-                "the endpoint is served without credentials under another spelling of its path",
-                evidence=exchange,
-                expected="401, 403 or 404",
-                got=exchange.summary,
-                counterexample=spelling,
-            )
-
-    if not path.strip("/"):
-        raise NotApplicable("the endpoint is at the root, which has no other spelling")
-    absolute = f"{target.origin}{path}"
-    space.search(judge, path_spellings(path), classics=[absolute, *path_spelling_classics(path)], max_examples=6)
-    _judge_upgrade(target)
-
-
-def _judge_upgrade(target: Target) -> None:
-    headers: tuple[Header, ...] = (
-        ("Connection", "Upgrade"),
-        ("Upgrade", "websocket"),
-        ("Sec-WebSocket-Version", "13"),
-        ("Sec-WebSocket-Key", base64.b64encode(randomness.token_bytes(16)).decode()),
-        ("Sec-WebSocket-Protocol", "mcp"),
-    )
-    exchange = target.send(Request("GET", target.url, headers))
-    if exchange.status == 101:
-        raise UpgradedWithoutCredentials(
-            "a WebSocket handshake without credentials succeeds",
-            evidence=exchange,
-            expected="401, 403, 404 or 426",
-            got=exchange.summary,
-        )

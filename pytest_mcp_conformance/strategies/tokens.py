@@ -71,3 +71,25 @@ def cut_signatures(token: str) -> list[Bent]:
         Bent("the header used as signature", f"{signed}.{b64url(dump(jws.header))}"),
         Bent("the signature twice", f"{token}.{signature}"),
     ]
+
+
+def respelled(token: str) -> list[Bent]:
+    """Other texts that a loose reader takes for the same token: other final bits, padding, other cases, other order."""
+    parts = token.split(".")
+    found = [
+        Bent("its case swapped", token.swapcase()),
+        Bent("a word put after it", f"{token}A"),
+        Bent("a word put before it", f"A{token}"),
+        Bent("its halves swapped", token[len(token) // 2 :] + token[: len(token) // 2]),
+    ]
+    if read_jws(token) is None:
+        return [*found, Bent("padded", f"{token}=")]
+    signed, _, signature = token.rpartition(".")
+    found.append(Bent("its signature padded", token + "=" * (-len(signature) % 4 or 4)))
+    found.append(Bent("its parts swapped", ".".join((parts[1], parts[0], parts[2]))))
+    found.append(Bent("its header padded", ".".join((parts[0] + "=" * (-len(parts[0]) % 4 or 4), *parts[1:]))))
+    found.append(Bent("standard base64 in its signature", f"{signed}.{signature.replace('-', '+').replace('_', '/')}"))
+    if len(signature) % 4:
+        last = _ALPHABET.index(signature[-1]) ^ 1
+        found.append(Bent("the idle bits of its last character set", f"{token[:-1]}{_ALPHABET[last]}"))
+    return [bent for bent in found if bent.token != token]
