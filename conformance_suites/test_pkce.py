@@ -34,6 +34,11 @@ from pytest_mcp_conformance.strategies.verifiers import (
 from pytest_mcp_conformance.target import Target
 
 HUGE = 10_000
+BAD_VERIFIERS = {
+    "one character": "a",
+    f"{LONGEST + 1} characters": "a" * (LONGEST + 1),
+    f"{SHORTEST} characters, one of them a slash": "a" * (SHORTEST - 1) + "/",
+}
 METHOD_CLASSICS = ("s256", "S512", "", "none", "S256 ", "S256 plain")
 
 
@@ -271,15 +276,15 @@ def test_verifiers_have_the_prescribed_form(authorization_server: AuthorizationS
 
     space.search(judge, malformed(), classics=[*malformed_classics(), "a" * HUGE], max_examples=4)
     redemptions.prove()
-    for verifier in ("a", "a" * (LONGEST + 1), "a" * (SHORTEST - 1) + "/"):
+    for what, verifier in BAD_VERIFIERS.items():
         exchange = server.redeem(server.grant(pkce=Pkce(verifier)))
         if issued_tokens(exchange):
             raise MalformedVerifierAccepted(
-                "a verifier that is easy to guess, or no verifier at all, redeemed a code",
+                "a verifier that is easy to guess, or none at all, redeemed a code",
                 evidence=exchange,
                 expected="invalid_grant or invalid_request",
                 got="an access token",
-                counterexample=f"code_verifier of {_described(verifier)}, with its hash as challenge",
+                counterexample=f"code_verifier of {what}, with its hash as challenge",
             )
 
 

@@ -163,8 +163,9 @@ class AuthorizationServer:
         Raises:
             NotRun: the run has no login that can be repeated.
         """
-        client = registration or self.client
-        url = self.authorization_url(client, pkce or fresh_pkce(), **overrides)
+        client, pair = registration or self.client, pkce or fresh_pkce()
+        self._probe.secrets.add(pair.verifier, "VERIFIER")
+        url = self.authorization_url(client, pair, **overrides)
         return self._walk(url, lands_at or client.redirect_uri, user, browser)
 
     def _walk(self, url: str, redirect_uri: str, user: str, browser: Browser | None = None) -> AuthorizationOutcome:
