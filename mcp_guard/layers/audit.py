@@ -18,7 +18,7 @@ from mcp_guard.asgi import RawHeaders
 from mcp_guard.auditlog import AuditLog, DescriptorSink, short
 from mcp_guard.check import Check
 from mcp_guard.clock import Clock, SystemClock
-from mcp_guard.facts import Call, ClientAddress, Principal, RequestId, SessionHandle
+from mcp_guard.facts import Call, ClientAddress, Event, Principal, RequestId, SessionHandle
 from mcp_guard.failures import AuditUnavailable
 from mcp_guard.layer import Admission, Managed, RequestHead
 from mcp_guard.rejections import Rejection
@@ -121,6 +121,9 @@ def _peer(request: RequestHead) -> str:
 
 
 def _who(request: RequestHead) -> dict[str, Any]:
+    event = request.get(Event)
+    if event is not None:
+        return _whom(event)
     principal, session = request.get(Principal), request.get(SessionHandle)
     return {
         "principal": None
@@ -136,12 +139,20 @@ def _who(request: RequestHead) -> dict[str, Any]:
     }
 
 
+def _whom(event: Event) -> dict[str, Any]:
+    """For whom an authorization server did something, in the members that a principal has."""
+    names = {"subject": event.subject, "client": event.client_id, "tenant": event.tenant}
+    people = {name: None if value is None else short(value) for name, value in names.items()}
+    return {"principal": {"issuer": short(event.issuer), **people}, "token": event.token_fingerprint, "session": None}
+
+
 def _what(request: RequestHead) -> dict[str, Any]:
-    call = request.get(Call)
+    call, event = request.get(Call), request.get(Event)
     messages = () if call is None else call.messages[:MAX_NAMED_MESSAGES]
     methods = [short(message.method) for message in messages if message.method is not None]
     names = [short(message.name) for message in messages if message.name is not None]
     return {
+        "event": None if event is None else event.name,
         "method": methods[0] if len(methods) == 1 else methods or None,
         "tool": names[0] if len(names) == 1 else names or None,
     }

@@ -6,6 +6,7 @@ answer; the transaction answers to the browser it was opened in, once.
 
 from dataclasses import dataclass
 
+from mcp_guard.facts import Event
 from mcp_guard.oauth import browser, clients, errors, grants
 from mcp_guard.oauth.authorize import error_location, success_location
 from mcp_guard.oauth.browser import Browser
@@ -47,7 +48,11 @@ async def consent(deployment: Deployment, request: Request) -> Response:
     decision = form.one("decision")
     if decision not in {"approve", "deny"}:
         raise PageError(400, "This form cannot be read", "It holds no decision.")
-    return await _answer(deployment, pending, approved=decision == "approve")
+    response = await _answer(deployment, pending, approved=decision == "approve")
+    name, person = ("consent" if decision == "approve" else "denial"), pending.session
+    asked = pending.transaction
+    request.report(Event(name, deployment.issuer.identifier, person.subject, asked.client_id, person.tenant))
+    return response
 
 
 async def _answer(deployment: Deployment, pending: _Pending, *, approved: bool) -> Response:

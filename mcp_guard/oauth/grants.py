@@ -44,11 +44,13 @@ _MASK = b"mcp-guard refresh token family"
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What a token response is made of."""
+    """What a token response is made of, and for whom."""
 
     access_token: str
     scopes: tuple[str, ...]
     refresh_token: str | None
+    subject: str
+    tenant: str | None
 
 
 async def issue_code(deployment: Deployment, transaction: Transaction, session: BrowserSession) -> str:
@@ -122,7 +124,8 @@ async def _first_tokens(deployment: Deployment, client: Client, record: Code) ->
         )
         operations.append(Put(_key(family_secret), encode(family), deployment.lifetimes.refresh_token))
     await deployment.store.run(operations)
-    return Issued(_access_token(deployment, record, record.scopes), record.scopes, refresh_token)
+    access_token = _access_token(deployment, record, record.scopes)
+    return Issued(access_token, record.scopes, refresh_token, record.subject, record.tenant)
 
 
 async def refresh(
@@ -160,7 +163,8 @@ async def refresh(
     if won is not True or revocation.is_revoked(revoked):
         await _end(deployment, family, key)
     granted = family.scopes if scopes is None else scopes
-    return Issued(_access_token(deployment, family, granted), granted, _join(new_tip, family_secret))
+    access_token = _access_token(deployment, family, granted)
+    return Issued(access_token, granted, _join(new_tip, family_secret), family.subject, family.tenant)
 
 
 async def _end(deployment: Deployment, family: Family, key: str) -> NoReturn:

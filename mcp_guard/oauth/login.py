@@ -5,6 +5,7 @@ signed in as somebody else by another site (login CSRF). Attempts are limited fo
 password is looked at.
 """
 
+from mcp_guard.facts import Event
 from mcp_guard.oauth import browser, errors, limits
 from mcp_guard.oauth.authorize import Identified, identify
 from mcp_guard.oauth.browser import Browser
@@ -47,6 +48,7 @@ async def login(deployment: Deployment, request: Request) -> Response:
         request.note(errors.for_audit(403, "login_failed", "name or password is wrong"))
         return _form(deployment, identified, visitor, status=403, name=name, error="Name or password is wrong.")
     signed_in = await browser.sign_in(deployment, visitor, user)
+    request.report(Event("login", deployment.issuer.identifier, user.subject, identified.client.client_id, user.tenant))
     location = f"{deployment.issuer.endpoint('authorize')}?{identified.query}"
     return redirect_response(303, location).with_headers(browser.set_cookie(deployment, signed_in))
 

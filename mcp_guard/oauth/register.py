@@ -1,5 +1,6 @@
 """The registration endpoint (RFC 7591): open to all, so bounded in every way, and trusting nothing it is told."""
 
+from mcp_guard.facts import Event
 from mcp_guard.oauth import clients, errors, limits, negotiation
 from mcp_guard.oauth.deployment import Deployment
 from mcp_guard.oauth.errors import OAuthError
@@ -29,11 +30,12 @@ async def register(deployment: Deployment, request: Request) -> Response:
     except RegistrationError as fault:
         raise OAuthError(fault.error, fault.description) from None
     await _limit(deployment, request)
-    return await _register(deployment, metadata)
+    return await _register(deployment, request, metadata)
 
 
-async def _register(deployment: Deployment, metadata: ClientMetadata) -> Response:
+async def _register(deployment: Deployment, request: Request, metadata: ClientMetadata) -> Response:
     client, secret = await clients.register(deployment, metadata)
+    request.report(Event("client_registered", deployment.issuer.identifier, client_id=client.client_id))
     members: dict[str, object] = {
         "client_id": client.client_id,
         "client_id_issued_at": client.issued_at,

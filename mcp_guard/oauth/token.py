@@ -3,6 +3,7 @@
 Parameters come from the body alone, each at most once; the client is authenticated before anything else is looked at.
 """
 
+from mcp_guard.facts import Event
 from mcp_guard.oauth import clients, errors, grants
 from mcp_guard.oauth.deployment import Deployment
 from mcp_guard.oauth.errors import OAuthError
@@ -12,6 +13,7 @@ from mcp_guard.oauth.records import Client
 from mcp_guard.oauth.web import Request, Response, json_response
 from mcp_guard.protocol import pkce
 from mcp_guard.protocol import scopes as scope_rules
+from mcp_guard.secret import fingerprint
 
 MAX_BODY = 65536
 """Bytes of a token request."""
@@ -31,6 +33,9 @@ async def token(deployment: Deployment, request: Request) -> Response:
         issued = await _issue(deployment, client, parameters)
     except ParameterError as fault:
         raise OAuthError(errors.INVALID_REQUEST, f"The request is malformed: {fault}") from None
+    name = "token_refreshed" if parameters.one("grant_type") == "refresh_token" else "code_redeemed"
+    issuer, token_name = deployment.issuer.identifier, fingerprint(issued.access_token)
+    request.report(Event(name, issuer, issued.subject, client.client_id, issued.tenant, token_name))
     return _response(deployment, issued)
 
 

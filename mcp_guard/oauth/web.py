@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import anyio
 
 from mcp_guard.asgi import Receive, Scope, Send
-from mcp_guard.facts import ClientAddress, facts_of
+from mcp_guard.facts import ClientAddress, Event, facts_of
 from mcp_guard.layer import BodyTooLarge, ClientDisconnected
 from mcp_guard.rejections import Rejection
 
@@ -40,6 +40,10 @@ class Request:
     def note(self, refusal: Rejection) -> None:
         """Tell the layers further out, the audit above all, why the request was refused."""
         facts_of(self._scope).setdefault(Rejection, refusal)
+
+    def report(self, event: Event) -> None:
+        """Tell the audit what was done for whom."""
+        facts_of(self._scope)[Event] = event
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the field `name` (lower case), in order."""

@@ -51,6 +51,7 @@ async def test_a_record_says_who_asked_what_and_what_was_decided(app: CountingAp
         "session": "5e55105e55105e55",
         "http_method": "POST",
         "path": "/mcp",
+        "event": None,
         "method": "tools/call",
         "tool": "add",
         "verdict": "allowed",
