@@ -41,7 +41,6 @@ class Redemptions:
         self._server = server
         self._obtain = obtain or server.grant
         self._grant: Grant | None = None
-        self._survives: bool | None = None
 
     @property
     def grant(self) -> Grant:
@@ -55,8 +54,8 @@ class Redemptions:
         return self._grant
 
     def attempt(self, by: Registration | None = None, **overrides: Override) -> Exchange:
-        """Redeem `grant` with these fields replaced, as its client or another. The first refusal is followed by a
-        positive control.
+        """Redeem `grant` with these fields replaced, as its client or another. The first refusal of a run is followed
+        by a positive control, which also finds out what a failure does to a code.
 
         Raises:
             NotRun, Inconclusive: no code could be obtained, or no good one could be redeemed.
@@ -64,12 +63,12 @@ class Redemptions:
         grant = self.grant
         presented = grant if by is None else replace(grant, registration=by)
         exchange = self._server.redeem(presented, **overrides)
-        if issued_tokens(exchange) or self._survives is False:
+        if issued_tokens(exchange) or self._server.codes_survive is False:
             self._grant = None
-        elif self._survives is None:
-            self._survives = issued_tokens(self._server.redeem(grant))
+        elif self._server.codes_survive is None:
+            self._server.codes_survive = issued_tokens(self._server.redeem(grant))
             self._grant = None
-            if not self._survives:
+            if not self._server.codes_survive:
                 self._server.tokens(self._obtain())
         return exchange
 

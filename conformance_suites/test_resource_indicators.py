@@ -95,7 +95,7 @@ def test_strange_resources_are_refused(authorization_server: AuthorizationServer
             _judge_strange(server, [value], f"resource={value[:200]!r}")
 
     classics = [*malformed_resources(server.resource), *foreign_resources(server.resource)]
-    space.search(judge, strange_resources(server.resource), classics=classics, max_examples=8)
+    space.search(judge, strange_resources(server.resource), classics=classics, max_examples=5)
     _judge_strange(server, [server.resource, FOREIGN_RESOURCE], "the published resource and a foreign one")
 
 

@@ -56,6 +56,7 @@ class AuthorizationServer:
         self.issuer = issuer
         self.resource = resource
         self.metadata: Mapping[str, Any] = document.members
+        self.codes_survive: bool | None = None  # whether a failed attempt leaves a code good; None until a check knows
         self._probe = probe
         self._login = login
         self._registered: list[Registration] = []

@@ -28,7 +28,6 @@ def foreign_resources(resource: str) -> list[str]:
         f"{parts.scheme}://user@evil.example{parts.path}",
         "javascript:alert(1)",
         "data:text/plain,mcp",
-        "urn:example:mcp",
         f"https://resource.example/{'a' * 3000}",
     ]
 
