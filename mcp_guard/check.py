@@ -14,7 +14,7 @@ from mcp_guard.asgi import ASGIApp
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import Admission, Managed, RequestHead
 from mcp_guard.lifespan import Guard
-from mcp_guard.pipeline import Batch, Pipeline, Single
+from mcp_guard.pipeline import Batch, Pipeline, Row
 from mcp_guard.stores.base import Operation, Result, Store
 
 
@@ -88,16 +88,19 @@ def compile_layers(layers: Sequence[Layer], app: ASGIApp) -> Pipeline:
     Raises:
         ConfigurationError: a layer is neither a `Check` nor a `StatefulCheck`.
     """
-    steps: list[Single | Batch] = []
+    steps: list[Row | Batch] = []
     for layer in layers:
+        last = steps[-1] if steps else None
         if isinstance(layer, StatefulCheck):
-            last = steps[-1] if steps else None
             if isinstance(last, Batch) and last.accepts(layer):
                 last.checks.append(layer)
             else:
                 steps.append(Batch(layer.store, [layer]))
         elif isinstance(layer, Check):
-            steps.append(Single(layer))
+            if isinstance(last, Row):
+                last.checks.append(layer)
+            else:
+                steps.append(Row([layer]))
         else:
             raise ConfigurationError(f"layers: {type(layer).__name__} is neither a Check nor a StatefulCheck")
     return Pipeline(tuple(steps), app)

@@ -6,17 +6,15 @@ further out apply to it too. Whatever is not a `Rejection` refuses with 503.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from mcp_guard.facts import FACTS_KEY, Call
 from mcp_guard.failures import Unavailable
-from mcp_guard.layer import Admission, BodyTooLarge, ClientDisconnected, RequestHead, Watch
+from mcp_guard.layer import ADMITTED, Admission, Around, BodyTooLarge, ClientDisconnected, RequestHead, Watch
 from mcp_guard.refusal import RETRY_SOON, body_of, unavailable
 from mcp_guard.rejections import Rejection
 from mcp_guard.stores.base import Operation, Store
@@ -41,7 +39,9 @@ class Exchange:
     scope: Scope = field(init=False)
     facts: dict[type, Any] = field(init=False)
     request: RequestHead = field(init=False)
-    admissions: list[Admission] = field(default_factory=list)
+    last: Admission = ADMITTED
+    voices: list[Admission] = field(default_factory=list)
+    arounds: list[Around] = field(default_factory=list)
     watches: list[tuple[Watch, Store | None]] = field(default_factory=list)
     body: bytes | None = None
     body_replayed: bool = False
@@ -88,30 +88,35 @@ class Exchange:
             self.facts[type(fact)] = fact
         if admission.watch is not None:
             self.watches.append((admission.watch, store))
-        self.admissions.append(admission)
-        if admission.hide:
-            self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] not in admission.hide]
-        self.scope.update(admission.scope)
-        if admission.hide or admission.scope:
-            self.request = RequestHead(self.scope, self.facts, self.read_body)
+        if admission.around is not None:
+            self.arounds.append(admission.around)
+        if admission.response_headers or admission.default_headers:
+            self.voices.append(admission)
+        if admission.scope or not admission.hide.isdisjoint(self.request.fields):
+            self.show(admission)
+        self.last = admission
         return admission.answer is None and admission.divert is None
+
+    def show(self, admission: Admission) -> None:
+        """Change what the layers further in and the app are shown of the request."""
+        self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] not in admission.hide]
+        self.scope.update(admission.scope)
+        self.request = RequestHead(self.scope, self.facts, self.read_body)
 
     async def respond(self, app: ASGIApp) -> None:
         """Give the answer of a layer, or call the app that the request is for."""
-        last = self.admissions[-1] if self.admissions else None
-        if last is not None and last.answer is not None:
-            answer = last.answer
+        answer, divert = self.last.answer, self.last.divert
+        if answer is not None:
             await self.send_whole(answer.status, list(answer.headers), answer.body)
-            return
-        inner = last.divert if last is not None and last.divert is not None else app
-        with ExitStack() as around:
-            for admission in self.admissions:
-                if admission.around is not None:
-                    around.enter_context(admission.around())
-            await self.call(inner)
+        else:
+            await self.call(app if divert is None else divert, self.arounds)
 
-    async def call(self, app: ASGIApp) -> None:
-        """Run the app; a failure of its own before it responds becomes a plain 500."""
+    async def call(self, app: ASGIApp, arounds: Sequence[Around]) -> None:
+        """Run the app within `arounds`; a failure of its own before it responds becomes a plain 500."""
+        if arounds:
+            with arounds[0]():
+                await self.call(app, arounds[1:])
+            return
         try:
             await app(self.scope, self.receive, self.send)
         except (Rejection, Unavailable, ResponseCut):
@@ -180,11 +185,18 @@ class Exchange:
         for position in range(len(self.watches) - 1, -1, -1):
             watch, store = self.watches[position]
             try:
-                await settle(watch, partial(watch.on_start, status, headers), store)
+                operations = watch.on_start(status, headers)
+                if operations:
+                    await settle(watch, operations, store)
+                continue
             except (Rejection, Unavailable) as fault:
-                self.end_watches(position)
-                await self.refuse(fault if isinstance(fault, Rejection) else unavailable(fault))
-                return
+                refusal = fault if isinstance(fault, Rejection) else unavailable(fault)
+            except Exception:
+                logger.exception("a guard layer failed; the response is refused")
+                refusal = guard_fault()
+            self.end_watches(position)
+            await self.refuse(refusal)
+            return
         self.started = True
         if self.scope["type"] == "websocket":
             # Closed before it is accepted; servers answer such a handshake with 403.
@@ -200,9 +212,14 @@ class Exchange:
         for watch, store in reversed(self.watches):
             if watch.wants_body:
                 try:
-                    await settle(watch, partial(watch.on_body, chunk), store)
+                    operations = watch.on_body(chunk)
+                    if operations:
+                        await settle(watch, operations, store)
                 except (Rejection, Unavailable) as fault:
                     self.cut(str(fault))
+                except Exception:
+                    logger.exception("a guard layer failed; the response is cut")
+                    self.cut(str(guard_fault()))
         await self.outer_send(message)
 
     def end_watches(self, position: int) -> None:
@@ -225,17 +242,15 @@ class Exchange:
 
     def with_headers(self, headers: RawHeaders) -> RawHeaders:
         """The response's header fields with those that the checks said."""
-        for admission in reversed(self.admissions):
-            if admission.default_headers:
-                present = {name.lower() for name, _ in headers}
-                headers = [
-                    *headers,
-                    *((name, value) for name, value in admission.default_headers if name not in present),
-                ]
-            if admission.response_headers:
-                replaced = {name for name, _ in admission.response_headers}
-                headers = [pair for pair in headers if pair[0].lower() not in replaced]
-                headers.extend(admission.response_headers)
+        present = {name.lower() for name, _ in headers}
+        for voice in reversed(self.voices):
+            said = {name for name, _ in voice.response_headers}
+            if not said.isdisjoint(present):
+                headers = [pair for pair in headers if pair[0].lower() not in said]
+            present |= said
+            missing = [pair for pair in voice.default_headers if pair[0] not in present]
+            present.update([name for name, _ in missing])
+            headers = [*headers, *missing, *voice.response_headers]
         return headers
 
     async def refuse(self, rejection: Rejection) -> None:
@@ -270,21 +285,14 @@ def guard_fault() -> Rejection:
     return rejections.GUARD_FAULT.because("a guard layer failed", RETRY_SOON)
 
 
-async def settle(watch: Watch, observe: Callable[[], Sequence[Operation]], store: Store | None) -> None:
-    """Show a watch part of the response, run what it asks for and let it judge the results.
+async def settle(watch: Watch, operations: Sequence[Operation], store: Store | None) -> None:
+    """Run what a watch asks for and let it judge the results.
 
     Raises:
-        Rejection: the watch refuses the response, or it failed.
+        Rejection: the watch refuses the response.
         Unavailable: the watch or the store cannot judge it now.
+        RuntimeError: its check has no store to ask.
     """
-    try:
-        operations = observe()
-        if operations:
-            if store is None:
-                raise RuntimeError(f"{type(watch).__name__} asks for store operations but its check has no store")
-            watch.settle(await store.run(operations))
-    except (Rejection, Unavailable):
-        raise
-    except Exception:
-        logger.exception("a guard layer failed; the response is refused")
-        raise guard_fault() from None
+    if store is None:
+        raise RuntimeError(f"{type(watch).__name__} asks for store operations but its check has no store")
+    watch.settle(await store.run(operations))

@@ -4,10 +4,11 @@ A check is shown a `RequestHead` and says an `Admission`, or raises a `Rejection
 itself: answers, headers, observers and hidden fields are all said in the admission and carried out by `check`.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mcp_guard.asgi import ASGIApp, RawHeaders, Scope
 from mcp_guard.stores.base import Operation, Result
@@ -19,10 +20,10 @@ class RequestHead:
     """A request as every layer sees it: its line, a private copy of its header fields, and the facts learned so far.
 
     The header fields are copied before the first `receive()`, because some servers append trailers to the live list.
-    Field names are lower case, as ASGI promises.
+    Field names are lower case, as ASGI promises. `fields` has the first value of each name.
     """
 
-    __slots__ = ("_read", "facts", "headers", "method", "path", "query", "raw_path", "scope")
+    __slots__ = ("_names", "_read", "facts", "fields", "headers", "method", "path", "query", "raw_path", "scope")
 
     def __init__(self, scope: Scope, facts: dict[type, Any], read: "BodyReader") -> None:
         self.scope = scope
@@ -31,19 +32,27 @@ class RequestHead:
         self.raw_path: bytes | None = scope.get("raw_path")
         self.query: bytes = scope.get("query_string", b"")
         self.headers: RawHeaders = scope["headers"]
+        self.fields: dict[bytes, bytes] = dict(reversed(self.headers))
         self.facts = facts
+        self._names: bytes | None = None
         self._read = read
+
+    @property
+    def names(self) -> bytes:
+        """The names of all fields in order, one a line."""
+        if self._names is None:
+            self._names = b"\n".join([name for name, _ in self.headers])
+        return self._names
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the field `name` (lower case), in order."""
+        if name not in self.fields:
+            return []
         return [value for key, value in self.headers if key == name]
 
     def value(self, name: bytes) -> bytes | None:
         """The first value of the field `name` (lower case), None when it is absent."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return self.fields.get(name)
 
     def fact(self, kind: type[Fact]) -> Fact:
         """A fact that a layer further out added; `needs` guarantees it is there.
@@ -62,17 +71,17 @@ class RequestHead:
         found: Fact | None = self.facts.get(kind)
         return found
 
-    async def body(self, limit_bytes: int) -> bytes:
+    def body(self, limit_bytes: int) -> Coroutine[Any, Any, bytes]:
         """The whole body, which is replayed to the app afterwards. Reading starts here and not before.
 
         Raises:
             BodyTooLarge: as soon as more than `limit_bytes` have arrived.
             ClientDisconnected: the client went away.
         """
-        return await self._read(limit_bytes)
+        return self._read(limit_bytes)
 
 
-BodyReader = Callable[[int], Awaitable[bytes]]
+BodyReader = Callable[[int], Coroutine[Any, Any, bytes]]
 
 
 class BodyTooLarge(Exception):
@@ -132,8 +141,10 @@ class Answer:
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+Around = Callable[[], AbstractContextManager[Any]]
+
+
+class Admission(NamedTuple):
     """What a check says of a request it lets through. All members are optional; `ADMITTED` says nothing more.
 
     `facts` are handed inward. `response_headers` are set on every response from here on, refusals included, in place
@@ -147,9 +158,9 @@ class Admission:
     response_headers: Sequence[tuple[bytes, bytes]] = ()
     default_headers: Sequence[tuple[bytes, bytes]] = ()
     hide: frozenset[bytes] = frozenset()
-    scope: Mapping[str, Any] = field(default_factory=dict)
+    scope: Mapping[str, Any] = MappingProxyType({})
     watch: Watch | None = None
-    around: Callable[[], AbstractContextManager[Any]] | None = None
+    around: Around | None = None
     answer: Answer | None = None
     divert: ASGIApp | None = None
 

@@ -7,6 +7,7 @@ from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
 from mcp_guard.exchange import Exchange, Step
 from mcp_guard.failures import Unavailable
+from mcp_guard.layer import ADMITTED
 from mcp_guard.rejections import Rejection
 from mcp_guard.stores.base import Operation, Store
 
@@ -15,14 +16,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Single:
-    """A step of one check without state."""
+class Row:
+    """A step of neighbouring checks without state, one after the other."""
 
-    check: "Check"
+    checks: list["Check"]
 
     async def decide(self, exchange: Exchange) -> bool:
-        """Run the check. Answers True when the request goes on to the next step."""
-        return exchange.admit(await self.check.admit(exchange.request))
+        """Run the checks. Answers True when the request goes on to the next step."""
+        for check in self.checks:
+            admission = await check.admit(exchange.request)
+            if admission is not ADMITTED and not exchange.admit(admission):
+                return False
+        return True
 
 
 @dataclass(slots=True)
@@ -42,21 +47,21 @@ class Batch:
 
         A check that refuses without asking refuses after those before it had their say: what they count is counted.
         """
-        asked: list[tuple[StatefulCheck, list[Operation]]] = []
+        operations: list[Operation] = []
+        asked: list[tuple[StatefulCheck, int, int]] = []
         refusal: Rejection | Unavailable | None = None
         for check in self.checks:
+            start = len(operations)
             try:
-                asked.append((check, list(check.ask(exchange.request))))
+                operations.extend(check.ask(exchange.request))
             except (Rejection, Unavailable) as fault:
                 refusal = fault
                 break
-        operations = [operation for _, some in asked for operation in some]
+            asked.append((check, start, len(operations)))
         results = await self.store.run(operations) if operations else []
-        start = 0
-        for check, some in asked:
-            admission = check.answer(exchange.request, results[start : start + len(some)])
-            start += len(some)
-            if not exchange.admit(admission, self.store):
+        for check, start, end in asked:
+            admission = check.answer(exchange.request, results[start:end])
+            if admission is not ADMITTED and not exchange.admit(admission, self.store):
                 return False
         if refusal is not None:
             raise refusal
@@ -89,7 +94,8 @@ class Pipeline:
 
     def handshake_steps(self) -> tuple[Step, ...]:
         """The steps that judge a WebSocket handshake as well."""
-        return tuple(step for step in self.steps if isinstance(step, Single) and step.check.judges_handshakes)
+        rows = [step for step in self.steps if isinstance(step, Row)]
+        return tuple(Row([check for check in row.checks if check.judges_handshakes]) for row in rows)
 
 
 async def refuse_handshake(scope: Scope, receive: Receive, send: Send) -> None:
