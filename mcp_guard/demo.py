@@ -4,10 +4,13 @@ One process, no services: state is in memory and is gone when the process ends.
 """
 
 import json
+import shutil
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -149,6 +152,7 @@ def introduction(demo: Demo) -> str:
     """What a person needs to use the demo: where it is, who can log in, and commands to paste."""
     (first, password), *others = demo.users.items()
     second, second_password = others[0] if others else (first, password)
+    guard_command, pytest_command = command("mcp-guard"), command("pytest")
     users = "\n".join(f"  {name}  {secret.reveal()}" for name, secret in demo.users.items())
     return f"""\
 A guarded MCP server is at {demo.mcp_url} (HTTP+SSE at {demo.sse_url}). Ctrl-C ends it.
@@ -163,7 +167,7 @@ Claude Code:
   claude mcp add --transport http demo {demo.mcp_url} && claude mcp login demo
 
 curl:
-  export MCP_TOKEN="$(MCP_PASSWORD={password.reveal()} mcp-guard token {demo.mcp_url} --user {first})"
+  export MCP_TOKEN="$(MCP_PASSWORD={password.reveal()} {guard_command} token {demo.mcp_url} --user {first})"
   curl -sS {demo.mcp_url} -H "Authorization: Bearer $MCP_TOKEN" -H 'Content-Type: application/json' \\
     -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: 2026-07-28' \\
     -H 'Mcp-Method: tools/call' -H 'Mcp-Name: whoami' -d '{CURL_BODY}'
@@ -171,8 +175,17 @@ curl:
 Certify it:
   MCP_CONFORMANCE_USER={first} MCP_CONFORMANCE_PASSWORD={password.reveal()} \\
   MCP_CONFORMANCE_USER_B={second} MCP_CONFORMANCE_PASSWORD_B={second_password.reveal()} \\
-    pytest --mcp-target={demo.mcp_url} --mcp-conformance-login=form
+    {pytest_command} --mcp-target={demo.mcp_url} --mcp-conformance-login=form
 """
+
+
+def command(name: str) -> str:
+    """How a shell finds a program that is installed with this one: by its name, or by the path beside Python's."""
+    beside = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if not beside.exists() or (found is not None and Path(found).samefile(beside)):
+        return name
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def demo_server() -> ASGIApp:
