@@ -5,36 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_mcp_conformance import Inconclusive, NotApplicable, NotRun, mcp
+from conformance_suites.sessions import open_session
+from pytest_mcp_conformance import NotApplicable, NotRun, mcp
 from pytest_mcp_conformance.credentials import Credential
 from pytest_mcp_conformance.declarations import Declarations
 from pytest_mcp_conformance.eras import result_of
 from pytest_mcp_conformance.exchange import Exchange, Request
 from pytest_mcp_conformance.mcp import Era, Message
 from pytest_mcp_conformance.target import Target
-
-
-def open_session(target: Target, credential: Credential | None) -> str:
-    """The id of a session opened by `credential`.
-
-    Raises:
-        NotApplicable: the server does not speak the stateful era, or keeps no sessions there.
-        Inconclusive: the handshake failed.
-    """
-    target.require(Era.LEGACY)
-    opened = target.send(mcp.initialize(), credential)
-    if not opened.succeeded:
-        raise Inconclusive(f"no session could be opened: {opened.summary}")
-    session = opened.header("mcp-session-id") or ""
-    if not session:
-        raise NotApplicable("the server issues no session ids")
-    target.send(mcp.legacy("notifications/initialized", request_id=None, session=session), credential)
-    return session
-
-
-def session_lives(target: Target, session: str, credential: Credential | None) -> bool:
-    """Whether the session still answers the credential."""
-    return result_of(target.send(mcp.legacy("ping", session=session), credential)) is not None
 
 
 class Caller:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from conformance_suites.calls import open_session
+from conformance_suites.sessions import open_session
 from pytest_mcp_conformance import Advice, Finding, Inconclusive, NotApplicable, mcp, requirement
 from pytest_mcp_conformance.acceptance import Acceptance, judge
 from pytest_mcp_conformance.credentials import Credential

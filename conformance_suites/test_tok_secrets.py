@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from hypothesis import strategies as st
 
-from conformance_suites.calls import harmless_tools, open_session
+from conformance_suites.calls import harmless_tools
+from conformance_suites.sessions import open_session
 from pytest_mcp_conformance import Finding, NotApplicable, NotRun, mcp, requirement
 from pytest_mcp_conformance.checks import last
 from pytest_mcp_conformance.credentials import Credential

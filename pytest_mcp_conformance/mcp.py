@@ -86,6 +86,12 @@ def legacy(
     return Message(Era.LEGACY, _payload(method, params, request_id), tuple(headers))
 
 
+def response(request_id: int | str, result: Mapping[str, Any], *, session: str) -> Message:
+    """The client's answer to a request of the server, inside a session of the stateful era."""
+    payload = {"jsonrpc": "2.0", "id": request_id, "result": dict(result)}
+    return Message(Era.LEGACY, payload, legacy("", session=session).headers)
+
+
 def initialize(revision: str = LEGACY_REVISIONS[-1]) -> Message:
     """The handshake that opens a stateful session."""
     params = {"protocolVersion": revision, "capabilities": {}, "clientInfo": CLIENT_INFO}
