@@ -101,8 +101,12 @@ def test_metadata_has_the_oauth_form(target: Target) -> None:
 
 @requirement("ASM-003")
 def test_clients_of_the_first_revision_find_the_server(target: Target, probe: Probe) -> None:
-    """MCP 2025-03-26, Authorization Base URL: the path is taken off the MCP URL."""
+    """MCP 2025-03-26, Authorization Base URL: the path is taken off the MCP URL. Servers of that revision need no
+    resource metadata; where it is published and names no authorization server, there is none.
+    """
     target.require_protected()
+    if any(document.published for document in target.discovery.resource_documents()):
+        target.discovery.issuers()
     root = target.discovery.fetch(f"{target.origin}{SERVER_SEGMENTS[0]}")
     if root.status == 200 and isinstance(root.json(), dict):
         return
@@ -216,8 +220,8 @@ def test_all_documents_of_an_issuer_agree(target: Target) -> None:
 @requirement("ASM-014")
 def test_a_list_of_protected_resources_contains_this_one(target: Target) -> None:
     """RFC 9728 §4."""
-    resource = target.discovery.resource_document().members.get("resource")
     holding = [document for _, document in published(target) if "protected_resources" in document.members]
+    resource = target.discovery.resource_document().members.get("resource")
     if not holding:
         raise NotApplicable("the metadata has no protected_resources")
     for document in holding:

@@ -57,7 +57,8 @@ class Bench:
         """The first authorization server the target names.
 
         Raises:
-            NotApplicable, Inconclusive: the target names none, or it publishes no metadata.
+            NotApplicable: the target names none. Inconclusive: it publishes no metadata.
+            NotRun: it may not be contacted.
         """
         self.target.require_protected()
         issuer = self.target.discovery.issuers()[0]

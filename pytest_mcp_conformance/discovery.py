@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_mcp_conformance.exchange import Exchange
-from pytest_mcp_conformance.failures import Inconclusive, NotApplicable
+from pytest_mcp_conformance.failures import Inconclusive, NotApplicable, NotRun
 from pytest_mcp_conformance.probe import Probe
 
 RESOURCE_SEGMENT = "/.well-known/oauth-protected-resource"
@@ -118,12 +118,12 @@ class Discovery:
         """The first published one, as a client finds it; later locations are not asked.
 
         Raises:
-            Inconclusive: there is none, or the issuer may not be contacted.
+            Inconclusive: there is none. NotRun: the issuer may not be contacted.
         """
         for url in server_well_knowns(issuer):
             refusal = self._probe.refusal(url)
             if refusal:
-                raise Inconclusive(f"the authorization server {issuer} was not contacted: {refusal}")
+                raise NotRun(f"the authorization server {issuer} was not contacted: {refusal}")
             document = Document(urlsplit(url).path, url, self.fetch(url))
             if document.published:
                 return document
