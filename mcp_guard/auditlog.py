@@ -11,8 +11,9 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mcp_guard.failures import AuditUnavailable, ConfigurationError
 from mcp_guard.secret import fingerprint
@@ -30,8 +31,7 @@ OPENING = b'{"seq":'
 """How every line begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The last line of a chain: its number and its hash."""
 
     seq: int
@@ -182,10 +182,19 @@ class AuditLog:
         Raises:
             AuditUnavailable: it was not written; the chain stands where it stood.
         """
+        self.write_members(json.dumps(record, separators=(",", ":"))[1:-1])
+
+    def write_members(self, members: str) -> None:
+        """Append a record that is spelled already: the members of a JSON object, in ASCII, without line breaks.
+
+        Raises:
+            AuditUnavailable: it was not written; the chain stands where it stood.
+        """
         if self.head is None:
             raise AuditUnavailable("the audit log is not open")
         seq = self.head.seq + 1
-        line = json.dumps({"seq": seq, "prev": self.head.hash, **record}, separators=(",", ":")).encode() + b"\n"
+        comma = "," if members else ""
+        line = f'{{"seq":{seq},"prev":"{self.head.hash}"{comma}{members}}}\n'.encode("ascii")
         try:
             self.sink.write(line)
         except OSError as error:
@@ -233,6 +242,11 @@ def short(text: str) -> str:
     if len(text) <= MAX_FIELD_CHARACTERS:
         return text
     return f"{text[:MAX_FIELD_CHARACTERS]}… ({len(text)} characters, sha256:{fingerprint(text)})"
+
+
+def spelled(text: str | None) -> str:
+    """`text` as JSON in ASCII, cut to what a record may hold."""
+    return "null" if text is None else encode_basestring_ascii(short(text))
 
 
 def _hash(line: bytes) -> str:

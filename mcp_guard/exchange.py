@@ -21,6 +21,9 @@ from mcp_guard.stores.base import Operation, Store
 
 logger = logging.getLogger("mcp_guard")
 
+HEAD_MEMBERS = frozenset({"headers", "method", "path", "query_string", "raw_path"})
+"""What a `RequestHead` takes from the scope; when none of it changes, the same head goes on inward."""
+
 
 class Step(Protocol):
     """One or more checks that decide together."""
@@ -92,16 +95,15 @@ class Exchange:
             self.arounds.append(admission.around)
         if admission.response_headers or admission.default_headers:
             self.voices.append(admission)
-        if admission.scope or not admission.hide.isdisjoint(self.request.fields):
-            self.show(admission)
+        hidden = not admission.hide.isdisjoint(self.request.fields)
+        if hidden:
+            self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] not in admission.hide]
+        if admission.scope:
+            self.scope.update(admission.scope)
+        if hidden or not HEAD_MEMBERS.isdisjoint(admission.scope):
+            self.request = RequestHead(self.scope, self.facts, self.read_body)
         self.last = admission
         return admission.answer is None and admission.divert is None
-
-    def show(self, admission: Admission) -> None:
-        """Change what the layers further in and the app are shown of the request."""
-        self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] not in admission.hide]
-        self.scope.update(admission.scope)
-        self.request = RequestHead(self.scope, self.facts, self.read_body)
 
     async def respond(self, app: ASGIApp) -> None:
         """Give the answer of a layer, or call the app that the request is for."""

@@ -8,14 +8,14 @@ The record is written when the response begins, before its first byte goes out; 
 """
 
 import logging
-import secrets
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
 
 from mcp_guard.asgi import RawHeaders
-from mcp_guard.auditlog import AuditLog, DescriptorSink, short
+from mcp_guard.auditlog import AuditLog, DescriptorSink, spelled
 from mcp_guard.check import Check
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import Call, ClientAddress, Event, Principal, RequestId, SessionHandle
@@ -48,7 +48,7 @@ class Audit(Check):
         return (self.log,)
 
     async def admit(self, request: RequestHead) -> Admission:
-        identifier = RequestId(secrets.token_hex(16))
+        identifier = RequestId(os.urandom(16).hex())
         return Admission(facts=(identifier,), watch=_Record(self, request, identifier, self.clock.monotonic()))
 
 
@@ -87,32 +87,40 @@ class _Record:
 
     def write(self, status: int | None) -> None:
         self.written = True
-        self.layer.log.write(self.record(status))
+        self.layer.log.write_members(self.members(status))
 
-    def record(self, status: int | None) -> dict[str, Any]:
-        request, layer = self.request, self.layer
-        refusal = request.get(Rejection)
-        address = request.get(ClientAddress)
-        verdict = "allowed" if refusal is None else refusal.kind.slug
-        return {
-            "time": datetime.fromtimestamp(layer.clock.wall(), UTC).isoformat(timespec="milliseconds"),
-            "request_id": self.identifier.value,
-            "client": str(address) if address is not None else _peer(request),
-            **_who(request),
-            "http_method": short(request.method),
-            "path": short(request.path),
-            **_what(request),
-            "verdict": "aborted" if status is None and refusal is None else verdict,
-            "status": status,
-            "reason": _reason(status, refusal),
-            "duration_ms": round((layer.clock.monotonic() - self.began) * 1000, 3),
-        }
+    def members(self, status: int | None) -> str:
+        """The record, as the members of a JSON object."""
+        request, clock = self.request, self.layer.clock
+        address, refusal = request.get(ClientAddress), request.get(Rejection)
+        client = _peer(request) if address is None else str(address)
+        verdict, reason = _verdict(status, refusal)
+        duration_ms = round((clock.monotonic() - self.began) * 1000, 3)
+        return (
+            f'"time":"{_time(clock.wall())}","request_id":"{self.identifier.value}","client":{spelled(client)},'
+            f'{_who(request)},"http_method":{spelled(request.method)},"path":{spelled(request.path)},{_what(request)},'
+            f'"verdict":{spelled(verdict)},"status":{"null" if status is None else int(status)},"reason":{spelled(reason)},'
+            f'"duration_ms":{duration_ms}'
+        )
 
 
-def _reason(status: int | None, refusal: Rejection | None) -> str | None:
+def _time(now: float) -> str:
+    """The time of a record, in milliseconds (RFC 3339). `now` is in seconds since 1970."""
+    second, microsecond = divmod(round(now * 1_000_000), 1_000_000)
+    return f"{_second(second)}.{microsecond // 1000:03}+00:00"
+
+
+@lru_cache(4)
+def _second(second: int) -> str:
+    """Many records share a second; it is spelled once."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _verdict(status: int | None, refusal: Rejection | None) -> tuple[str, str | None]:
+    """What was decided, as a slug, and why."""
     if refusal is not None:
-        return short(refusal.reason)
-    return "the exchange ended without a response" if status is None else None
+        return refusal.kind.slug, refusal.reason
+    return ("aborted", "the exchange ended without a response") if status is None else ("allowed", None)
 
 
 def _peer(request: RequestHead) -> str:
@@ -120,39 +128,39 @@ def _peer(request: RequestHead) -> str:
     return "unknown" if client is None else str(client[0])
 
 
-def _who(request: RequestHead) -> dict[str, Any]:
+def _who(request: RequestHead) -> str:
+    """Who asked; or for whom an authorization server did something, in the members that a principal has."""
     event = request.get(Event)
     if event is not None:
-        return _whom(event)
-    principal, session = request.get(Principal), request.get(SessionHandle)
-    return {
-        "principal": None
-        if principal is None
-        else {
-            "issuer": short(principal.issuer),
-            "subject": short(principal.subject),
-            "client": short(principal.client_id),
-            "tenant": None if principal.tenant is None else short(principal.tenant),
-        },
-        "token": None if principal is None else principal.token_fingerprint,
-        "session": None if session is None else session.fingerprint,
-    }
+        fingerprint, session = event.token_fingerprint, None
+        someone = _person(event.issuer, event.subject, event.client_id, event.tenant)
+    else:
+        principal, session = request.get(Principal), request.get(SessionHandle)
+        fingerprint = None if principal is None else principal.token_fingerprint
+        someone = "null" if principal is None else _person(*principal.identity)
+    handle = None if session is None else session.fingerprint
+    return f'"principal":{someone},"token":{spelled(fingerprint)},"session":{spelled(handle)}'
 
 
-def _whom(event: Event) -> dict[str, Any]:
-    """For whom an authorization server did something, in the members that a principal has."""
-    names = {"subject": event.subject, "client": event.client_id, "tenant": event.tenant}
-    people = {name: None if value is None else short(value) for name, value in names.items()}
-    return {"principal": {"issuer": short(event.issuer), **people}, "token": event.token_fingerprint, "session": None}
+@lru_cache(1024)
+def _person(issuer: str, subject: str | None, client: str | None, tenant: str | None) -> str:
+    return (
+        f'{{"issuer":{spelled(issuer)},"subject":{spelled(subject)},'
+        f'"client":{spelled(client)},"tenant":{spelled(tenant)}}}'
+    )
 
 
-def _what(request: RequestHead) -> dict[str, Any]:
+def _what(request: RequestHead) -> str:
+    """What was asked."""
     call, event = request.get(Call), request.get(Event)
     messages = () if call is None else call.messages[:MAX_NAMED_MESSAGES]
-    methods = [short(message.method) for message in messages if message.method is not None]
-    names = [short(message.name) for message in messages if message.name is not None]
-    return {
-        "event": None if event is None else event.name,
-        "method": methods[0] if len(methods) == 1 else methods or None,
-        "tool": names[0] if len(names) == 1 else names or None,
-    }
+    methods = [spelled(message.method) for message in messages if message.method is not None]
+    names = [spelled(message.name) for message in messages if message.name is not None]
+    done = None if event is None else event.name
+    return f'"event":{spelled(done)},"method":{_one_or_all(methods)},"tool":{_one_or_all(names)}'
+
+
+def _one_or_all(values: list[str]) -> str:
+    if not values:
+        return "null"
+    return values[0] if len(values) == 1 else f"[{','.join(values)}]"

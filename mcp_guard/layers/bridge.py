@@ -8,14 +8,15 @@ the principal, and their own binding of sessions and of `requestState` works on 
 request has a user of its own, so that nothing an app does to one reaches another request.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from mcp_guard.check import Check
 from mcp_guard.facts import Principal, Resource
-from mcp_guard.layer import Admission, RequestHead
+from mcp_guard.layer import Admission, Around, RequestHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,28 @@ class GuardedCredentials:
     scopes: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Introduction:
+class Introduction(NamedTuple):
     """A principal in the app's terms; `around` makes it current while the app runs."""
 
     user: Any
     credentials: GuardedCredentials
-    around: Callable[[], AbstractContextManager[None]] | None
+    around: Around | None
+
+
+@dataclass(slots=True)
+class Current:
+    """Makes a user current in a context variable for as long as it is entered."""
+
+    variable: ContextVar[Any]
+    user: Any
+    before: Token[Any] | None = None
+
+    def __enter__(self) -> None:
+        self.before = self.variable.set(self.user)
+
+    def __exit__(self, *fault: object) -> None:
+        if self.before is not None:
+            self.variable.reset(self.before)
 
 
 Introducer: TypeAlias = Callable[[Principal, str | None], Introduction]
@@ -98,15 +114,7 @@ def _introducer() -> Introducer:
         )
         user = AuthenticatedUser(token)
 
-        @contextmanager
-        def around() -> Iterator[None]:
-            reset = auth_context_var.set(user)
-            try:
-                yield
-            finally:
-                auth_context_var.reset(reset)
-
-        return Introduction(user, GuardedCredentials(token.scopes), around)
+        return Introduction(user, GuardedCredentials(token.scopes), partial(Current, auth_context_var, user))
 
     return introduce
 
