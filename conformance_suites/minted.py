@@ -79,6 +79,26 @@ def offered_scopes(target: Target, server: AuthorizationServer | None = None) ->
     return frozenset(scope for found in lists if isinstance(found, list) for scope in found if isinstance(scope, str))
 
 
+def scopes_not_asked(bench: Bench) -> list[str]:
+    """One scope that the first challenge does not ask for; none when a token without any can be minted.
+
+    Raises:
+        NotRun: the challenge names no scopes, or there are no others.
+    """
+    asked = challenged_scopes(bench.target)
+    if not asked:
+        raise NotRun("the first challenge names no scopes, so which are needed is unknown")
+    if bench.mint.available:
+        return []
+    try:
+        others = sorted(offered_scopes(bench.target, bench.authorization_server()) - asked)
+    except NotApplicable as judgement:
+        raise NotRun(f"no token of other scopes can be had: {judgement.reason}") from None
+    if not others:
+        raise NotRun("there are no scopes but those that everything needs: nothing is beyond a token's scopes")
+    return others[:1]
+
+
 def with_scopes(bench: Bench, pattern: Credential, scopes: Collection[str]) -> Credential:
     """A token of user A that holds exactly these scopes: minted after `pattern`, else granted.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from conformance_suites.calls import Caller, did_it
-from conformance_suites.minted import challenged_scopes, held_scopes, offered_scopes, with_scopes
+from conformance_suites.minted import challenged_scopes, held_scopes, scopes_not_asked, with_scopes
 from pytest_mcp_conformance import Finding, Inconclusive, NotApplicable, NotRun, requirement
 from pytest_mcp_conformance.bench import Bench
 from pytest_mcp_conformance.challenges import Challenge
@@ -81,24 +81,11 @@ def beyond(bench: Bench) -> Beyond:
         request = Caller(target, alice).call(bench.declared.scoped_tool)
         return Beyond(request, alice, target.send(request, alice))
     request = target.harmless()
-    narrow = with_scopes(bench, alice, _other_scopes(bench))
+    narrow = with_scopes(bench, alice, scopes_not_asked(bench))
     exchange = target.send(request, narrow)
     if exchange.succeeded and exchange.rpc_error is None:
         raise NotRun("a token without the scopes of the challenge is served all the same; declare a scoped_tool")
     return Beyond(request, narrow, exchange)
-
-
-def _other_scopes(bench: Bench) -> list[str]:
-    """One scope that the first challenge does not ask for; none when a token without any can be minted."""
-    asked = challenged_scopes(bench.target)
-    if not asked:
-        raise NotRun("the first challenge names no scopes, so which are needed is unknown; declare a scoped_tool")
-    if bench.mint.available:
-        return []
-    others = sorted(offered_scopes(bench.target, bench.authorization_server()) - asked)
-    if not others:
-        raise NotRun("there are no scopes but those that everything needs: nothing is beyond a token's scopes")
-    return others[:1]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from conformance_suites.canary import listening
 from conformance_suites.published_keys import pattern
+from conformance_suites.revocation import FORM, revoke
 from pytest_mcp_conformance import Advice, Finding, Inconclusive, requirement
 from pytest_mcp_conformance.acceptance import Acceptance, judge, signature
 from pytest_mcp_conformance.bench import Bench
@@ -18,14 +19,13 @@ from pytest_mcp_conformance.credentials import Credential
 from pytest_mcp_conformance.declarations import Declarations
 from pytest_mcp_conformance.exchange import Exchange, Request
 from pytest_mcp_conformance.forge.jws import es256, new_ec_key
-from pytest_mcp_conformance.oauth import AuthorizationServer, Tokens, encode_form
+from pytest_mcp_conformance.oauth import AuthorizationServer
 from pytest_mcp_conformance.properties import Space
 from pytest_mcp_conformance.target import Target
 
 BAD = "conformance-check.never.issued"
 QUERY_NAMES = ("access_token", "token", "authorization", "bearer_token", "Authorization")
 COOKIE_NAMES = ("access_token", "token", "session", "Authorization")
-FORM = "application/x-www-form-urlencoded"
 BURST = 8
 WARM = 2
 NOTICEABLE_SECONDS = 0.1
@@ -193,13 +193,6 @@ def test_revocation_takes_effect(
             expected=f"401 within {WAIT_SECONDS if bound is None else bound:g} seconds",
             got=exchange.summary,
         )
-
-
-def revoke(target: Target, endpoint: str, tokens: Tokens) -> Exchange:
-    """RFC 7009 §2.1, by the public client the token was issued to."""
-    fields = {"token": tokens.access_token, "token_type_hint": "access_token"}
-    body = encode_form({**fields, "client_id": tokens.registration.client_id})
-    return target.probe.send(Request("POST", endpoint, (("Content-Type", FORM),), body.encode()))
 
 
 def _until_refused(target: Target, credential: Credential, seconds: float) -> Exchange:

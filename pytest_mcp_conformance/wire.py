@@ -152,6 +152,11 @@ class EventStream:
         except queue.Empty:
             return None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the server has closed the stream."""
+        return not self._reader.is_alive()
+
     def close(self) -> None:
         self._connection.abort()
         self._reader.join(TIMEOUT_SECONDS)
