@@ -43,13 +43,13 @@ class RequestId:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClientAddress:
     """Where the request comes from after the trusted proxies are discounted; None when the server does not say."""
 
     ip: IPv4Address | IPv6Address | None
 
-    @property
+    @cached_property
     def bucket(self) -> str:
         """The key of its limits: one address in IPv4, one /64 in IPv6, where addresses are free to the attacker."""
         if self.ip is None:
@@ -60,8 +60,17 @@ class ClientAddress:
             return str(self.ip.ipv4_mapped)
         return str(IPv6Network((int(self.ip) >> 64 << 64, 64)))
 
-    def __str__(self) -> str:
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine. One without an address came by a socket file or within the process."""
+        return self.ip is None or self.ip.is_loopback
+
+    @cached_property
+    def text(self) -> str:
         return "unknown" if self.ip is None else str(self.ip)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)

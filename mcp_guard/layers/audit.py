@@ -93,14 +93,14 @@ class _Record:
         """The record, as the members of a JSON object."""
         request, clock = self.request, self.layer.clock
         address, refusal = request.get(ClientAddress), request.get(Rejection)
-        client = _peer(request) if address is None else str(address)
+        client = _peer(request) if address is None else address.text
         verdict, reason = _verdict(status, refusal)
         duration_ms = round((clock.monotonic() - self.began) * 1000, 3)
         return (
             f'"time":"{_time(clock.wall())}","request_id":"{self.identifier.value}","client":{spelled(client)},'
             f'{_who(request)},"http_method":{spelled(request.method)},"path":{spelled(request.path)},{_what(request)},'
-            f'"verdict":{spelled(verdict)},"status":{"null" if status is None else int(status)},"reason":{spelled(reason)},'
-            f'"duration_ms":{duration_ms}'
+            f'"verdict":{spelled(verdict)},"status":{"null" if status is None else int(status)},'
+            f'"reason":{spelled(reason)},"duration_ms":{duration_ms}'
         )
 
 

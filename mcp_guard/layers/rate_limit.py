@@ -8,9 +8,11 @@ Every message of a batch counts. All limits are taken from together, or, when on
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
+from typing import NamedTuple
 
 from mcp_guard import rejections
 from mcp_guard.asgi import RawHeaders
@@ -36,6 +38,9 @@ class Limit:
             raise ConfigurationError(f"period must be at least one second, not {self.period}")
 
 
+KEPT_NAMES_CHARACTERS = 256
+"""Bills for tools with longer names together are made each time, so that what is kept stays small."""
+
 PER_PRINCIPAL = Limit(600, timedelta(minutes=1))
 PER_TOOL = Limit(120, timedelta(minutes=1))
 CONNECTIONS_PER_PRINCIPAL = Limit(10, timedelta(minutes=1))
@@ -58,39 +63,78 @@ class RateLimit(StatefulCheck):
     connections: Limit = CONNECTIONS_PER_PRINCIPAL
     address_connections: Limit = CONNECTIONS_PER_ADDRESS
 
+    kept_bill: Callable[[str, int, tuple[tuple[str, int], ...], str | None], "Bill"] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kept_bill", lru_cache(4096)(self._bill))
+
     def ask(self, request: RequestHead) -> Sequence[Operation]:
-        return (Spend(tuple(bucket for _, bucket in self._charges(request))),)
+        return (self.bill(request).spend,)
 
     def answer(self, request: RequestHead, results: Sequence[Result]) -> Admission:
         levels = results[0]
         if not isinstance(levels, tuple):
             raise TypeError("a Spend answers with levels")
-        charges = self._charges(request)
-        for (name, bucket), level in zip(charges, levels, strict=True):
+        charges = self.bill(request).charges
+        for charge, level in zip(charges, levels, strict=True):
             if not level.allowed:
+                wait = str(_whole(level.retry_after_seconds)).encode()
                 raise rejections.LIMIT_EXCEEDED.because(
-                    f"{name}: more than {bucket.burst} per {bucket.period}",
-                    [(b"retry-after", str(_seconds(level.retry_after)).encode()), *_fields(name, bucket, level)],
+                    f"{charge.limit}: more than {charge.bucket.burst} per {charge.bucket.period}",
+                    [(b"retry-after", wait), *charge.fields(level)],
                 )
-        name, bucket = charges[0]
-        return Admission(response_headers=_fields(name, bucket, levels[0]))
+        return Admission(response_headers=charges[0].fields(levels[0]))
 
-    def _charges(self, request: RequestHead) -> list[tuple[str, Bucket]]:
-        """What the request costs: (name of the limit, bucket), that of the principal first."""
+    def bill(self, request: RequestHead) -> "Bill":
+        """What the request costs."""
         who, call = request.fact(Principal), request.fact(Call)
-        charges = [_charge("principal", self.principal, who.key, max(1, len(call.messages)))]
         calls: dict[str, int] = {}
         for message in call.messages:
             if message.method == "tools/call" and message.name is not None:
                 calls[message.name] = calls.get(message.name, 0) + 1
-        for tool, count in calls.items():
-            limit = self.tools.get(tool, self.tool)
-            charges.append(_charge("tool", limit, f"{who.key}:{fingerprint(tool)}", count))
-        if _opens_connection(request, call):
-            charges.append(_charge("connections", self.connections, who.key, 1))
-            address = request.fact(ClientAddress).bucket
-            charges.append(_charge("address-connections", self.address_connections, address, 1))
-        return charges
+        tools = tuple(calls.items())
+        address = request.fact(ClientAddress).bucket if _opens_connection(request, call) else None
+        make = self.kept_bill if sum(map(len, calls)) <= KEPT_NAMES_CHARACTERS else self._bill
+        return make(who.key, max(1, len(call.messages)), tools, address)
+
+    def _bill(self, who: str, messages: int, tools: tuple[tuple[str, int], ...], address: str | None) -> "Bill":
+        """The charges of `messages` and of each tool's calls, and of a new connection from `address`."""
+        charges = [Charge.of("principal", self.principal, who, messages)]
+        for tool, count in tools:
+            charges.append(Charge.of("tool", self.tools.get(tool, self.tool), f"{who}:{fingerprint(tool)}", count))
+        if address is not None:
+            charges.append(Charge.of("connections", self.connections, who, 1))
+            charges.append(Charge.of("address-connections", self.address_connections, address, 1))
+        return Bill(tuple(charges), Spend(tuple([charge.bucket for charge in charges])))
+
+
+class Charge(NamedTuple):
+    """What one limit takes. `policy` is the `RateLimit-Policy` field that states the quota."""
+
+    limit: str
+    bucket: Bucket
+    policy: bytes
+
+    @classmethod
+    def of(cls, name: str, limit: Limit, key: str, cost: int) -> "Charge":
+        """The charge of `cost` units to the bucket `key` of the limit called `name`."""
+        policy = f'"{name}";q={limit.burst};w={_whole(limit.period.total_seconds())}'.encode()
+        return cls(name, Bucket(f"mcp:limit:{name}:{key}", limit.burst, limit.period, cost), policy)
+
+    def fields(self, level: Level) -> RawHeaders:
+        """`RateLimit-Policy`, and `RateLimit`: what is left of the quota, and seconds until it is whole."""
+        seconds = _whole(level.reset_seconds if level.allowed else level.retry_after_seconds)
+        state = f'"{self.limit}";r={level.remaining};t={seconds}'.encode()
+        return [(b"ratelimit-policy", self.policy), (b"ratelimit", state)]
+
+
+class Bill(NamedTuple):
+    """What a request costs: the charges, that of the principal first, and the operation that takes them all."""
+
+    charges: tuple[Charge, ...]
+    spend: Spend
 
 
 def _opens_connection(request: RequestHead, call: Call) -> bool:
@@ -101,19 +145,6 @@ def _opens_connection(request: RequestHead, call: Call) -> bool:
     return not (call.modern or in_session) and any(message.method == "initialize" for message in call.messages)
 
 
-def _charge(name: str, limit: Limit, key: str, cost: int) -> tuple[str, Bucket]:
-    return name, Bucket(f"mcp:limit:{name}:{key}", limit.burst, limit.period, cost)
-
-
-def _fields(name: str, bucket: Bucket, level: Level) -> RawHeaders:
-    """The `RateLimit` and `RateLimit-Policy` fields: the quota, what is left of it, and seconds until it is whole."""
-    seconds = _seconds(level.reset if level.allowed else level.retry_after)
-    policy = f'"{name}";q={bucket.burst};w={_seconds(bucket.period)}'
-    return [
-        (b"ratelimit-policy", policy.encode()),
-        (b"ratelimit", f'"{name}";r={level.remaining};t={seconds}'.encode()),
-    ]
-
-
-def _seconds(duration: timedelta) -> int:
-    return max(1, math.ceil(duration.total_seconds()))
+def _whole(seconds: float) -> int:
+    """Whole seconds, at least one, that last no shorter; what is less than a microsecond is a rounding error."""
+    return max(1, math.ceil(round(seconds, 6)))

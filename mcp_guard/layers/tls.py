@@ -73,14 +73,9 @@ class Tls(Check):
     async def admit(self, request: RequestHead) -> Admission:
         if request.fact(Transport).is_secure:
             return self.over_https
-        if self.insecure_allow_cleartext or (self.loopback and stays_here(request.fact(ClientAddress))):
+        if self.insecure_allow_cleartext or (self.loopback and request.fact(ClientAddress).is_local):
             return self.over_http
         raise refusal(request)
-
-
-def stays_here(client: ClientAddress) -> bool:
-    """Whether the client is on this machine. One without an address came by a socket file or within the process."""
-    return client.ip is None or client.ip.is_loopback
 
 
 def refusal(request: RequestHead) -> Rejection:

@@ -5,7 +5,7 @@ cost; it fits while that stays within one period of now.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ROUNDING = 1e-3
 """Share of one unit by which a sum of floating point intervals may be off.
@@ -14,8 +14,7 @@ A burst of 1,000 units over 10 s is exact up to four months after the clock's st
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`arrival` is to be remembered when the request is let through. Times are in seconds."""
 
     allowed: bool

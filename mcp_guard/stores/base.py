@@ -16,7 +16,7 @@ validated; nothing a client sent goes into a key as it came. Values are bytes of
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,7 @@ class Spend:
     buckets: tuple[Bucket, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """How full a bucket is after a `Spend`.
 
     `allowed` is False for the bucket that was exhausted; when any is, nothing was taken from any, and the levels of the
@@ -102,8 +101,16 @@ class Level:
 
     allowed: bool
     remaining: int
-    retry_after: timedelta
-    reset: timedelta
+    retry_after_seconds: float
+    reset_seconds: float
+
+    @property
+    def retry_after(self) -> timedelta:
+        return timedelta(seconds=self.retry_after_seconds)
+
+    @property
+    def reset(self) -> timedelta:
+        return timedelta(seconds=self.reset_seconds)
 
 
 Operation: TypeAlias = Get | Put | Take | Delete | Renew | Spend

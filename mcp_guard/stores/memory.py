@@ -124,31 +124,26 @@ class MemoryStore:
             raise StoreUnavailable(f"the memory store holds its bound of {self.max_entries} entries")
 
     def _spend(self, buckets: tuple[Bucket, ...], now: float) -> tuple[Level, ...]:
-        levels: list[Level] = []
-        after: list[float] = []
-        for bucket in buckets:
-            period = bucket.period.total_seconds()
-            verdict = gcra.decide(bucket.burst, period, bucket.cost, self._buckets.get(bucket.key, now), now)
-            levels.append(
-                Level(
-                    allowed=verdict.allowed,
-                    remaining=verdict.remaining,
-                    retry_after=timedelta(seconds=verdict.retry_after_seconds),
-                    reset=timedelta(seconds=verdict.reset_seconds),
-                )
-            )
-            after.append(verdict.arrival)
-        if all(level.allowed for level in levels):
-            self._check_room(sum(bucket.key not in self._buckets for bucket in buckets))
-            for bucket, arrival in zip(buckets, after, strict=True):
-                self._buckets[bucket.key] = arrival
-        return tuple(levels)
+        held = self._buckets
+        verdicts = [
+            gcra.decide(bucket.burst, bucket.period.total_seconds(), bucket.cost, held.get(bucket.key, now), now)
+            for bucket in buckets
+        ]
+        if all(verdict.allowed for verdict in verdicts):
+            self._check_room(len([bucket for bucket in buckets if bucket.key not in held]))
+            for bucket, verdict in zip(buckets, verdicts, strict=True):
+                held[bucket.key] = verdict.arrival
+        return tuple(
+            [Level(one.allowed, one.remaining, one.retry_after_seconds, one.reset_seconds) for one in verdicts]
+        )
 
     def _sweep(self, now: float, step: int) -> None:
         if not self._to_sweep:
             self._to_sweep = [*self._values, *self._buckets]
         for _ in range(min(step, len(self._to_sweep))):
             key = self._to_sweep.pop()
-            self._read(key, now)
+            entry = self._values.get(key)
+            if entry is not None and entry.expires <= now:
+                del self._values[key]
             if self._buckets.get(key, math.inf) <= now:
                 del self._buckets[key]
