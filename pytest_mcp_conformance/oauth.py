@@ -206,9 +206,7 @@ class AuthorizationServer:
     # ------------------------------------------------------------------------------------------------------- tokens
 
     def token(self, fields: Mapping[str, Override], *headers: Header, at: str = "token_endpoint") -> Exchange:
-        """POST a form to the token endpoint, or to the one named by `at`; every token in the answer is kept from
-        being shown.
-        """
+        """POST a form to the token endpoint, or the one named by `at`; no token in the answer is ever shown."""
         merged: tuple[Header, ...] = (
             ("Content-Type", "application/x-www-form-urlencoded"),
             ("Accept", "application/json"),
