@@ -23,7 +23,7 @@ NOWHERE = "https://canary.invalid"
 
 
 class Canary:
-    """A key, the documents that offer it, and the paths that were asked for.
+    """A key, the documents that offer it, the paths that were asked for, and what was sent along.
 
     `origin` is a name that resolves nowhere when the target could not reach a listener on this machine's loopback.
     """
@@ -34,6 +34,7 @@ class Canary:
         self.jwk: dict[str, Any] = {**public_jwk(self.key), "kid": "conformance-check", "use": "sig", "alg": "ES256"}
         self.certificate = _certificate(self.key)
         self.fetched: list[str] = []
+        self.received: list[str] = []
 
     @property
     def keys_url(self) -> str:
@@ -80,12 +81,19 @@ def _handler(canary: Canary) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             canary.fetched.append(self.path)
+            canary.received.append(f"{self.requestline}\n{self.headers}\n{self._sent()}")
             body = canary.body(self.path)
             self.send_response(200)
             self.send_header("Content-Type", "application/json" if _is_json(body) else "application/x-pem-file")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+        def _sent(self) -> str:
+            length = self.headers.get("Content-Length", "")
+            return self.rfile.read(min(int(length), 1 << 20)).decode("latin-1") if length.isdigit() else ""
 
         def log_message(self, *args: object) -> None:
             """Say nothing on the terminal of the run."""

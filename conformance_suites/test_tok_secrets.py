@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from hypothesis import strategies as st
 
 from conformance_suites.calls import harmless_tools
+from conformance_suites.secret_pieces import PIECE, pieces
 from conformance_suites.sessions import open_session
 from pytest_mcp_conformance import Finding, NotApplicable, NotRun, mcp, requirement
 from pytest_mcp_conformance.checks import last
@@ -21,7 +22,6 @@ from pytest_mcp_conformance.properties import Space
 from pytest_mcp_conformance.streams import open_sse
 from pytest_mcp_conformance.target import Target
 
-PIECE = 20
 QUIET_SECONDS = 0.5
 MOST_EVENTS = 10
 CARRIES_ITS_OWN = frozenset({"mcp-session-id", "set-cookie"})
@@ -69,14 +69,6 @@ def credentials_in(request: Request) -> Iterator[str]:
             yield text.partition("=")[2]
     for _, value in parse_qsl(urlsplit(request.url).query):
         yield value
-
-
-def pieces(credential: str) -> set[str]:
-    """Parts of a credential long enough to be no accident: of a JWT its signature, since the rest is no secret."""
-    parts = credential.split(".")
-    secret = parts[2] if len(parts) == 3 and credential.startswith("ey") else credential
-    secret = secret.strip()
-    return {secret[start : start + PIECE] for start in range(0, len(secret) - PIECE + 1, PIECE // 2)}
 
 
 def _judge_answer(exchange: Exchange) -> None:
