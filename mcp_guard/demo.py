@@ -6,18 +6,13 @@ One process, no services: state is in memory and is gone when the process ends.
 import json
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import anyio
-from starlette.applications import Starlette
-
-from mcp_guard.asgi import ASGIApp
 from mcp_guard.auditlog import AuditLog
+from mcp_guard.demo_server import demo_server
 from mcp_guard.facts import Resource
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layers.rate_limit import Limit
@@ -30,11 +25,9 @@ from mcp_guard.stores.memory import MemoryStore
 
 DEFAULT_PORT = 8765
 DEFAULT_USER_NAMES = ("alice", "bob")
-STEP_SECONDS = 0.2
-"""How often the long-running tool reports progress."""
-
 DEMO_LOGIN_LIMITS = LoginLimits(
     logins_per_user=Rate(600, timedelta(minutes=1)),
+    logins_per_user_and_address=Rate(600, timedelta(minutes=1)),
     logins_per_address=Rate(1_200, timedelta(minutes=1)),
     registrations_per_address=Rate(600, timedelta(minutes=1)),
     client_failures_per_address=Rate(600, timedelta(minutes=1)),
@@ -186,59 +179,3 @@ def command(name: str) -> str:
     if not beside.exists() or (found is not None and Path(found).samefile(beside)):
         return name
     return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
-
-
-def demo_server() -> ASGIApp:
-    """The unguarded MCP server: four tools, Streamable HTTP at /mcp (both eras), HTTP+SSE at /sse."""
-    from mcp.server.auth.middleware.auth_context import get_access_token
-    from mcp.server.mcpserver import Context, MCPServer
-    from mcp.server.transport_security import TransportSecuritySettings
-    from mcp.types import ToolAnnotations
-
-    server = MCPServer("mcp-guard demo", log_level="WARNING")
-
-    reads = ToolAnnotations(read_only_hint=True)
-    counted = 0
-
-    @server.tool(annotations=reads)
-    def whoami() -> dict[str, Any]:
-        """Say who is asking, as the guard verified it."""
-        token = get_access_token()
-        if token is None:
-            return {"user": None}
-        return {"user": token.subject, "client": token.client_id, "scopes": token.scopes}
-
-    @server.tool(annotations=reads)
-    def add(a: int, b: int) -> int:
-        """Add two integers."""
-        return a + b
-
-    @server.tool()
-    async def count(seconds: int, ctx: Context[Any, Any]) -> str:
-        """Take `seconds` (at most 60) and report progress on the way."""
-        nonlocal counted
-        steps = max(1, int(min(seconds, 60) / STEP_SECONDS))
-        for step in range(steps):
-            await anyio.sleep(STEP_SECONDS)
-            await ctx.report_progress(step + 1, steps)
-        counted += steps
-        return f"counted {steps} steps"
-
-    @server.tool()
-    def reset() -> str:
-        """Forget how many steps were counted. Needs a scope that no client has unless it asks for it."""
-        nonlocal counted
-        forgotten, counted = counted, 0
-        return f"forgot {forgotten} steps"
-
-    # The guard checks Host and Origin for all transports at once.
-    checked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    streamable = server.streamable_http_app(transport_security=checked)
-    events = server.sse_app(transport_security=checked)
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with server.session_manager.run():
-            yield
-
-    return Starlette(routes=[*streamable.routes, *events.routes], lifespan=lifespan)

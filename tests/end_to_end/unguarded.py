@@ -1,5 +1,5 @@
 """An unguarded app to be served."""
 
-from mcp_guard.demo import demo_server
+from mcp_guard.demo_server import demo_server
 
 app = demo_server()

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, MemorySink
-from mcp_guard.demo import demo_server
+from mcp_guard.demo_server import demo_server
 from mcp_guard.facts import Resource
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.oauth import AuthorizationServer, SigningKeys, StaticUsers
