@@ -20,6 +20,7 @@ from mcp_guard.oauth.records import BrowserSession, Client, Transaction, encode,
 from mcp_guard.oauth.web import Request, Response, redirect_response
 from mcp_guard.protocol import pkce
 from mcp_guard.protocol import scopes as scope_rules
+from mcp_guard.protocol.metadata import canonical_resource
 from mcp_guard.protocol.redirects import Redirect, find_match, parse_redirect, with_parameters
 from mcp_guard.secret import mint_token
 from mcp_guard.stores.base import Put
@@ -150,9 +151,10 @@ def _resource(deployment: Deployment, resource: str | None) -> str:
     """The resource the token will be for; the first one when none is named (RFC 8707 §2)."""
     if resource is None:
         return deployment.resources[0]
-    if resource not in deployment.resources:
+    canonical = canonical_resource(resource)
+    if canonical not in deployment.resources:
         raise RedirectableError(errors.INVALID_TARGET, "The resource is not served by this authorization server")
-    return resource
+    return canonical
 
 
 def _scopes(deployment: Deployment, client: Client, session: BrowserSession, text: str | None) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from mcp_guard.oauth.records import (
     family_key,
 )
 from mcp_guard.protocol import b64url, pkce
+from mcp_guard.protocol.metadata import canonical_resource
 from mcp_guard.secret import digest, mint_token
 from mcp_guard.stores.base import Delete, Get, Put
 
@@ -186,7 +187,7 @@ def check_resource(asked: str | None, granted: str) -> None:
     Raises:
         OAuthError: `invalid_target`.
     """
-    if asked is not None and asked != granted:
+    if asked is not None and canonical_resource(asked) != granted:
         raise OAuthError(errors.INVALID_TARGET, "The grant is for another resource")
 
 

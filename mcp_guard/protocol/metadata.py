@@ -64,3 +64,16 @@ def document(
         "resource_documentation": resource_documentation,
     }
     return {name: value for name, value in members.items() if value}
+
+
+def canonical_resource(identifier: str) -> str:
+    """The identifier with scheme and host in lower case, everything else as it is spelled.
+
+    MCP 2026-07-28 basic/authorization §Canonical Server URI asks for this much and no more: paths keep their case, and
+    a final slash makes another resource.
+    """
+    scheme, mark, rest = identifier.partition("://")
+    if not mark or not identifier.isascii():
+        return identifier
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    return f"{scheme.lower()}://{rest[:end].lower()}{rest[end:]}"

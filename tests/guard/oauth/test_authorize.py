@@ -147,7 +147,7 @@ ERRORS: list[tuple[dict[str, str | None], str]] = [
     ({"resource": "https://evil.example/mcp"}, "invalid_target"),
     ({"resource": f"{RESOURCE}#f"}, "invalid_target"),
     ({"resource": f"{RESOURCE}/"}, "invalid_target"),
-    ({"resource": "https://MCP.example/mcp"}, "invalid_target"),
+    ({"resource": "https://mcp.example/MCP"}, "invalid_target"),
     ({"resource": "mcp.example.com"}, "invalid_target"),
     ({"resource": ""}, "invalid_target"),
     ({"scope": "unknown"}, "invalid_scope"),
@@ -237,6 +237,13 @@ async def test_a_request_may_be_for_any_of_the_resources(world: World) -> None:
     client = await world.register()
     tokens = await world.tokens(client, resource=OTHER_RESOURCE)
     assert claims_of(tokens["access_token"])["aud"] == OTHER_RESOURCE
+
+
+async def test_the_case_of_scheme_and_host_names_no_other_resource(world: World) -> None:
+    """AUD-005: the audience is spelled as it is configured, however the client spells the resource."""
+    client = await world.register()
+    tokens = await world.tokens(client, resource=RESOURCE.replace("https://mcp.example", "HTTPS://MCP.Example"))
+    assert claims_of(tokens["access_token"])["aud"] == RESOURCE
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.protocol.metadata import WELL_KNOWN, document, root_well_known, well_known_path, well_known_url
+from mcp_guard.protocol.metadata import (
+    WELL_KNOWN,
+    canonical_resource,
+    document,
+    root_well_known,
+    well_known_path,
+    well_known_url,
+)
 
 PLACES = [
     ("https://resource.example.com", "https://resource.example.com/.well-known/oauth-protected-resource"),
@@ -70,3 +77,22 @@ def test_a_document_lists_scopes_once_and_in_order_but_never_offline_access() ->
 
 def test_offline_access_alone_leaves_no_empty_list() -> None:
     assert "scopes_supported" not in document("https://h", ["https://as"], scopes_supported=["offline_access"])
+
+
+@pytest.mark.parametrize(
+    ("spelled", "canonical"),
+    [
+        ("https://mcp.example/mcp", "https://mcp.example/mcp"),
+        ("HTTPS://MCP.Example/mcp", "https://mcp.example/mcp"),
+        ("HTTPS://MCP.Example:8443", "https://mcp.example:8443"),
+        ("https://MCP.example/MCP?A#B", "https://mcp.example/MCP?A#B"),
+        ("https://MCP.example?A", "https://mcp.example?A"),
+        ("https://mcp.example/mcp/", "https://mcp.example/mcp/"),
+        ("https://[2001:DB8::1]/x", "https://[2001:db8::1]/x"),
+        ("https://to\u212aens.example/", "https://to\u212aens.example/"),
+        ("no-url", "no-url"),
+        ("", ""),
+    ],
+)
+def test_a_resource_identifier_keeps_everything_but_the_case_of_scheme_and_host(spelled: str, canonical: str) -> None:
+    assert canonical_resource(spelled) == canonical
