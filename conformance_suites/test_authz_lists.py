@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from conformance_suites.calls import Caller, did_it, harmless_tools, names_in
-from conformance_suites.minted import offered_scopes, with_scopes
+from conformance_suites.minted import held_scopes, offered_scopes, with_scopes
 from pytest_mcp_conformance import Finding, Inconclusive, NotApplicable, NotRun, mcp, requirement
 from pytest_mcp_conformance.bench import Bench
 from pytest_mcp_conformance.credentials import Credential
@@ -114,12 +114,13 @@ class Seen:
 @requirement("AUTHZ-018")
 def test_what_is_not_shown_cannot_be_used(target: Target, bench: Bench, alice: Credential, bob: Credential) -> None:
     """OWASP API5:2023: hiding a function is no protection of it."""
-    users = {"user A": alice, "user B": bob}
+    users, more = {"user A": alice, "user B": bob}, ""
     try:
         every = offered_scopes(target, bench.authorization_server())
-        users["user A with every scope"] = with_scopes(bench, alice, every)
-    except Judgement:
-        every = frozenset()
+        if not every <= held_scopes(alice):
+            users["user A with every scope"] = with_scopes(bench, alice, every)
+    except Judgement as judgement:
+        more = f"; and {judgement.reason}"
     seen = [Seen(who, caller, _lists(caller)) for who, caller in ((w, Caller(target, c)) for w, c in users.items())]
     calls = 0
     with target.controlled(alice), target.controlled(bob):
@@ -130,7 +131,7 @@ def test_what_is_not_shown_cannot_be_used(target: Target, bench: Bench, alice: C
                     calls += 1
                     _judge_hidden(one, kind, name)
     if not calls:
-        raise NotApplicable("every user of the run is shown the same")
+        raise NotApplicable(f"every user of the run is shown the same{more}")
 
 
 def _lists(caller: Caller) -> dict[str, frozenset[str]]:
@@ -236,4 +237,4 @@ def test_what_a_client_says_about_itself_decides_nothing(target: Target, alice: 
     places = (CLIENT_INFO, *IDENTITY_HEADERS)
     drawn = st.builds(Claim, st.sampled_from(places), st.sampled_from(CLAIMED))
     with target.controlled(alice):
-        space.search(judge, drawn, classics=[Claim(where, "admin") for where in places], max_examples=4)
+        space.search(judge, drawn, classics=[Claim(where, "admin") for where in places], max_examples=1)

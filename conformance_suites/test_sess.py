@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from conformance_suites.sessions import look_alike, open_session, require_sessions, session_lives, within
 from pytest_mcp_conformance import Finding, Inconclusive, mcp, requirement
 from pytest_mcp_conformance.credentials import Credential
-from pytest_mcp_conformance.exchange import Header, Request
+from pytest_mcp_conformance.exchange import Exchange, Header, Request
 from pytest_mcp_conformance.properties import Space
 from pytest_mcp_conformance.target import Target
 
@@ -87,12 +87,17 @@ def test_a_session_serves_nobody_but_its_user(target: Target, alice: Credential,
     users = {"A": alice, "B": bob}
     sessions = {"A": require_sessions(target, alice), "B": open_session(target, bob)}
 
+    unknown: dict[tuple[str, str], Exchange] = {}
+
     def judge(attempts: list[Attempt]) -> None:
         for number, attempt in enumerate(attempts):
             told = "; ".join(map(str, attempts[: number + 1]))
             credential, session = users[attempt.user], sessions[attempt.session_of]
             if attempt.user != attempt.session_of:
-                _judge_stranger(target, attempt, credential, session, told)
+                kind = (attempt.user, attempt.kind)
+                if kind not in unknown:
+                    unknown[kind] = target.send(request_of(target, attempt.kind, look_alike(session)), credential)
+                _judge_stranger(target, attempt, credential, session, unknown[kind], told)
             elif not session_lives(target, session, credential):
                 _raise_ended(target, told)
 
@@ -116,8 +121,9 @@ def _raise_ended(target: Target, told: str) -> None:
     )
 
 
-def _judge_stranger(target: Target, attempt: Attempt, credential: Credential, session: str, told: str) -> None:
-    unknown = target.send(request_of(target, attempt.kind, look_alike(session)), credential)
+def _judge_stranger(
+    target: Target, attempt: Attempt, credential: Credential, session: str, unknown: Exchange, told: str
+) -> None:
     exchange = target.send(request_of(target, attempt.kind, session), credential)
     if exchange.succeeded and not unknown.succeeded:
         raise SessionServesAnother(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets as randomness
 import statistics
 import threading
+from collections.abc import Callable
+from functools import partial
 from urllib.parse import quote
 
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ from pytest_mcp_conformance.target import Target
 BAD = "conformance-check.never.issued"
 QUERY_NAMES = ("access_token", "token", "authorization", "bearer_token", "Authorization")
 COOKIE_NAMES = ("access_token", "token", "session", "Authorization")
-BURST = 8
+BURST = 6
 WARM = 2
 NOTICEABLE_SECONDS = 0.1
 WAIT_SECONDS = 3.0
@@ -87,29 +89,40 @@ def test_a_token_in_the_query_counts_for_nothing(target: Target, alice: Credenti
 
     def judge_query(query: tuple[str, str]) -> None:
         name, value = query
-        sent = [target.send(elsewhere(harmless, f"{name}={quote(text, safe='')}")) for text in (value, BAD)]
-        _judge_place(target, good, sent, QueryTokenHonoured, f"{name}=… in the query")
+        _judge_place(
+            target,
+            good,
+            value,
+            lambda text: target.send(elsewhere(harmless, f"{name}={quote(text, safe='')}")),
+            QueryTokenHonoured,
+            f"{name}=… in the query",
+        )
 
     tokens = st.sampled_from([alice.token, f"Bearer {alice.token}"])
     drawn = st.tuples(st.sampled_from(["accessToken", "jwt", "api_key", "key", "auth", "bearer", "id_token"]), tokens)
     classics = [*((name, alice.token) for name in QUERY_NAMES), ("authorization", f"Bearer {alice.token}")]
     with target.controlled(alice) as good:
-        space.search(judge_query, drawn, classics=classics, max_examples=3)
+        space.search(judge_query, drawn, classics=classics, max_examples=2)
 
 
-def _judge_place(target: Target, good: Exchange, sent: list[Exchange], kind: type[Finding], where: str) -> None:
-    """A place counts when a good token there is answered otherwise than nonsense there."""
-    with_good, with_bad = sent
+def _judge_place(
+    target: Target, good: Exchange, value: str, send: Callable[[str], Exchange], kind: type[Finding], where: str
+) -> None:
+    """A place counts when a good token there is answered otherwise than none at all, and than nonsense there."""
     anonymous = target.anonymous(target.harmless())
-    honoured = judge(with_good, anonymous=anonymous, good=good) is Acceptance.AUTHENTICATED
-    if 0 in {with_good.status, with_bad.status} or with_good.status >= 500 or with_bad.status >= 500:
-        raise Inconclusive(f"a token as {where} is answered {with_good.summary}, and nonsense {with_bad.summary}")
-    if honoured or signature(with_good) != signature(with_bad):
+    exchange = send(value)
+    if signature(exchange) == signature(anonymous):
+        return
+    nonsense = send(BAD)
+    if 0 in {exchange.status, nonsense.status} or exchange.status >= 500:
+        raise Inconclusive(f"a token as {where} is answered {exchange.summary}, and nonsense {nonsense.summary}")
+    honoured = judge(exchange, anonymous=anonymous, good=good) is Acceptance.AUTHENTICATED
+    if honoured or signature(exchange) != signature(nonsense):
         raise kind(
             "a token is read from elsewhere than the Authorization field",
-            evidence=(with_bad, with_good),
-            expected=f"the answer that nonsense gets there: {with_bad.summary}",
-            got=with_good.summary,
+            evidence=(nonsense, exchange),
+            expected=f"the answer that nonsense gets there: {nonsense.summary}",
+            got=exchange.summary,
             counterexample=where,
         )
 
@@ -118,20 +131,23 @@ def _judge_place(target: Target, good: Exchange, sent: list[Exchange], kind: typ
 def test_tokens_in_cookies_and_forms_count_for_nothing(target: Target, alice: Credential) -> None:
     """OAuth 2.1 §5.1.2, §7.1.3.4. A form is tolerated where bearer_methods_supported offers it."""
     target.require_protected()
-    harmless = target.harmless()
     offered = target.discovery.resource_document().members.get("bearer_methods_supported")
     with target.controlled(alice) as good:
         for name in COOKIE_NAMES:
-            sent = [target.send(harmless, None, ("Cookie", f"{name}={text}")) for text in (alice.token, BAD)]
-            _judge_place(target, good, sent, CookieTokenHonoured, f"the cookie {name}")
+            by_cookie = partial(_send_cookie, target, name)
+            _judge_place(target, good, alice.token, by_cookie, CookieTokenHonoured, f"the cookie {name}")
         if not (isinstance(offered, list) and "body" in offered):
-            sent = [target.send(_form(target, text)) for text in (alice.token, BAD)]
-            _judge_place(target, good, sent, FormTokenHonoured, "the form field access_token")
+            by_form = partial(_send_form, target)
+            _judge_place(target, good, alice.token, by_form, FormTokenHonoured, "the form field access_token")
 
 
-def _form(target: Target, token: str) -> Request:
+def _send_cookie(target: Target, name: str, token: str) -> Exchange:
+    return target.send(target.harmless(), None, ("Cookie", f"{name}={token}"))
+
+
+def _send_form(target: Target, token: str) -> Exchange:
     headers = (("Content-Type", FORM), ("Accept", "application/json, text/event-stream"))
-    return Request("POST", target.url, headers, f"access_token={quote(token, safe='')}".encode())
+    return target.send(Request("POST", target.url, headers, f"access_token={quote(token, safe='')}".encode()))
 
 
 @requirement("TOK-010")

@@ -27,13 +27,14 @@ from pytest_mcp_conformance.strategies.tokens import (
 )
 from pytest_mcp_conformance.target import Target
 
+WELL_KNOWN = b"conformance-check"
 KIDS = (
-    "../../../../../../../dev/null",
-    "/dev/null",
-    "' UNION SELECT 'conformance-check' -- ",
-    "http://canary.invalid/key",
-    "conformance-check\x00",
-    "",
+    ("../../../../../../../dev/null", b""),
+    ("/dev/null", b""),
+    ("' UNION SELECT 'conformance-check' -- ", WELL_KNOWN),
+    ("http://canary.invalid/key", b""),
+    ("conformance-check\x00", WELL_KNOWN),
+    ("", b""),
 )
 
 
@@ -81,7 +82,7 @@ def test_every_alteration_is_noticed(target: Target, alice: Credential, space: S
 
     with target.controlled(alice):
         classics = [*cut_signatures(alice.token), *respelled(alice.token)]
-        space.search(judge, bent_texts(alice.token), classics=classics, max_examples=12)
+        space.search(judge, bent_texts(alice.token), classics=classics, max_examples=6)
         tally.settle()
 
 
@@ -122,7 +123,7 @@ def test_no_algorithm_does_without_the_issuers_key(
 
     with target.controlled(alice):
         drawn = none_spellings().map(lambda alg: unsigned_token(jws, alg))
-        space.search(judge_unsigned, drawn, classics=unsigned_tokens(jws), max_examples=4)
+        space.search(judge_unsigned, drawn, classics=unsigned_tokens(jws), max_examples=2)
         for jwk in published_keys(bench):
             for what, secret in as_secrets(jwk):
                 header = {"alg": "HS256", **({"kid": jwk["kid"]} if "kid" in jwk else {})}
@@ -161,10 +162,9 @@ def tokens_with_keys(jws: Jws, canary: Canary) -> list[Bent]:
 
 def tokens_with_kids(jws: Jws) -> Iterator[Bent]:
     """HS256 tokens whose kid leads a careless lookup to a secret that anybody knows."""
-    for kid in KIDS:
-        for secret in (b"", b"conformance-check"):
-            header = {"alg": "HS256", "kid": kid}
-            yield Bent(f"kid {kid!r}, HS256 keyed with {secret!r}", jws.resign(hs256(secret), header=header))
+    for kid, secret in KIDS:
+        header = {"alg": "HS256", "kid": kid}
+        yield Bent(f"kid {kid!r}, HS256 keyed with {secret!r}", jws.resign(hs256(secret), header=header))
 
 
 @requirement("TOK-005")
@@ -206,7 +206,7 @@ def test_a_token_cannot_bring_its_own_key(
                 compact({**jws.header, "alg": "ES256", **header}, jws.claims, es256(canary.key)),
             )
         )
-        space.search(judge, drawn, classics=[*tokens_with_keys(jws, canary), *tokens_with_kids(jws)], max_examples=4)
+        space.search(judge, drawn, classics=[*tokens_with_keys(jws, canary), *tokens_with_kids(jws)], max_examples=2)
         tally.settle()
         if mint.available:
             _judge_extension(target, Orders(mint, alice))

@@ -55,7 +55,7 @@ def encrypted_tokens() -> list[Bent]:
 def degenerate_signatures(jws: Jws) -> Iterator[Bent]:
     """The live token with a signature that satisfies a verifier which checks no ranges."""
     signed = b64url(dump(jws.header)) + "." + b64url(dump(jws.claims))
-    for size in (64, 96, 132, 256, 512, 63, 65, 1, 70):
+    for size in (64, 132, 256, 63, 1):
         yield Bent(f"a signature of {size} zeros", f"{signed}.{b64url(bytes(size))}")
     yield Bent("a signature with r and s of one", f"{signed}.{b64url(ONE * 2)}")
     yield Bent("a signature in DER", f"{signed}.{b64url(bytes.fromhex('3006020101020101'))}")
@@ -85,7 +85,7 @@ def test_pathological_tokens_are_refused_quickly(
         )
     )
     with target.controlled(alice):
-        space.search(judge, sizes, classics=[*encrypted_tokens(), *degenerate_signatures(jws)], max_examples=4)
+        space.search(judge, sizes, classics=[*encrypted_tokens(), *degenerate_signatures(jws)], max_examples=2)
         tally.settle()
     if mint.available and read_jws(alice.token) is not None:
         orders = Orders(mint, alice)
