@@ -45,6 +45,10 @@ class UnknownSessionServed(Finding):
     """A request within a session that is missing, unknown or ended is served."""
 
 
+class AmbiguousSessionServed(Advice):
+    """A request with two session ids is served, by the one or the other."""
+
+
 class UnknownSessionNot404(Finding):
     """An unknown or ended session is answered with another status than 404."""
 
@@ -152,12 +156,17 @@ def test_missing_unknown_and_ended_sessions_are_refused(target: Target, alice: C
     session = require_sessions(target, alice)
     ping = mcp.legacy("ping").request(target.url)
 
+    ambiguous: list[tuple[str, Exchange]] = []
+
     def judge(sent: tuple[str, tuple[str, ...]]) -> None:
         what, ids = sent
         if ids == (session,):
             return
         exchange = target.send(ping.adding(*(("Mcp-Session-Id", text) for text in ids)), alice)
-        _judge_refused(exchange, what)
+        if len(ids) > 1:
+            ambiguous.append((what, exchange))
+        else:
+            _judge_refused(exchange, what)
         if what == "an invented id" and exchange.status != 404:
             _raise_not_404(exchange, what)
 
@@ -168,6 +177,15 @@ def test_missing_unknown_and_ended_sessions_are_refused(target: Target, alice: C
         missing = target.send(ping, alice)
         _judge_refused(missing, "no id")
         _judge_ended(target, session, alice)
+    for what, exchange in ambiguous:
+        if exchange.succeeded and exchange.rpc_error is None:
+            raise AmbiguousSessionServed(
+                "a request with two session ids is served by one of them",
+                evidence=exchange,
+                expected="400 or 404",
+                got=exchange.summary,
+                counterexample=what,
+            )
     if missing.status != 400:
         raise MissingSessionNot400(
             "a request without a session id is answered with another status than 400",
