@@ -31,11 +31,9 @@ async def login(deployment: Deployment, request: Request) -> Response:
     browser.refuse_foreign_forms(deployment, request)
     form = await read_form(request)
     name, password = form.one("username") or "", form.one("password") or ""
-    if not visitor.accepts(_PURPOSE, identified.query, form.one("csrf")):
-        request.note(errors.for_audit(403, "login_forged", "the form's token is not this browser's"))
-        return _form(
-            deployment, identified, visitor, status=403, name=name, error="The page was out of date. Try again."
-        )
+    is_ours = visitor.accepts(_PURPOSE, identified.query, form.one("csrf"))
+    if not is_ours and visitor.session is None:
+        return _out_of_date(deployment, request, identified, visitor, name)
     wait = await _wait(deployment, request, name)
     if wait is not None:
         request.note(errors.for_audit(429, "login_limit", "too many sign-in attempts"))
@@ -47,10 +45,29 @@ async def login(deployment: Deployment, request: Request) -> Response:
     if user is None:
         request.note(errors.for_audit(403, "login_failed", "name or password is wrong"))
         return _form(deployment, identified, visitor, status=403, name=name, error="Name or password is wrong.")
-    signed_in = await browser.sign_in(deployment, visitor, user)
-    request.report(Event("login", deployment.issuer.identifier, user.subject, identified.client.client_id, user.tenant))
-    location = f"{deployment.issuer.endpoint('authorize')}?{identified.query}"
-    return redirect_response(303, location).with_headers(browser.set_cookie(deployment, signed_in))
+    onward = redirect_response(303, _onward(deployment, identified))
+    if is_ours:
+        signed_in = await browser.sign_in(deployment, visitor, user)
+        client_id = identified.client.client_id
+        request.report(Event("login", deployment.issuer.identifier, user.subject, client_id, user.tenant))
+        return onward.with_headers(browser.set_cookie(deployment, signed_in))
+    # Another tab signed somebody in since, which changed the cookie. The same person just goes on; nothing changes.
+    if visitor.session is not None and visitor.session.subject == user.subject:
+        return onward
+    return _out_of_date(deployment, request, identified, visitor, name)
+
+
+def _out_of_date(
+    deployment: Deployment, request: Request, identified: Identified, visitor: Browser, name: str
+) -> Response:
+    """The form again, with a token that this browser has."""
+    request.note(errors.for_audit(403, "login_forged", "the form's token is not this browser's"))
+    return _form(deployment, identified, visitor, status=403, name=name, error="The page was out of date. Try again.")
+
+
+def _onward(deployment: Deployment, identified: Identified) -> str:
+    """Where the authorization request goes on, for the person who is signed in."""
+    return f"{deployment.issuer.endpoint('authorize')}?{identified.query}"
 
 
 def _form(
@@ -67,6 +84,7 @@ def _form(
         csrf=visitor.token(_PURPOSE, identified.query),
         app=identified.client.name,
         redirect=identified.redirect,
+        onward=_onward(deployment, identified),
         signed_in_as=visitor.session.name if visitor.session else None,
         name=name,
         error=error,

@@ -19,8 +19,8 @@ _STYLE = """
   --bad-ink: #ffc9c9; } }
 * { box-sizing: border-box; }
 body { margin: 0; padding: 1rem; background: var(--ground); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 27rem; margin: 6vh auto 0; padding: 1.75rem; background: var(--paper); border: 1px solid var(--line);
-  border-radius: 0.75rem; overflow-wrap: anywhere; }
+main { max-width: 27rem; margin: 6vh auto 0; padding: clamp(1rem, 6vw, 1.75rem); background: var(--paper);
+  border: 1px solid var(--line); border-radius: 0.75rem; overflow-wrap: anywhere; }
 h1 { margin: 0 0 0.75rem; font-size: 1.35rem; line-height: 1.3; }
 h2 { margin: 1.25rem 0 0.25rem; font-size: 1rem; }
 p { margin: 0.5rem 0; }
@@ -50,12 +50,16 @@ NAMELESS = "An app without a name"
 
 @dataclass(frozen=True, slots=True)
 class LoginForm:
-    """What the login page shows. `action` is where the form goes, `error` a sentence about the last attempt."""
+    """What the login page shows. `action` is where the form goes, `error` a sentence about the last attempt.
+
+    `onward` is where somebody who is signed in goes on without signing in anew.
+    """
 
     action: str
     csrf: str
     app: str | None
     redirect: Redirect
+    onward: str
     signed_in_as: str | None = None
     name: str = ""
     error: str | None = None
@@ -81,7 +85,12 @@ def login_page(deployment: Deployment, form: LoginForm, *, status: int = 200) ->
     """The page where a person signs in."""
     error = f'<p class="error" id="error" role="alert">{escape(form.error)}</p>' if form.error else ""
     described = ' aria-describedby="error" aria-invalid="true"' if form.error else ""
-    already = f"<p>You are signed in as <strong>{escape(form.signed_in_as)}</strong>.</p>" if form.signed_in_as else ""
+    already = (
+        f"<p>You are signed in as <strong>{escape(form.signed_in_as)}</strong>. "
+        f'<a href="{escape(form.onward)}">Go on as {escape(form.signed_in_as)}</a></p>'
+        if form.signed_in_as
+        else ""
+    )
     body = f"""<h1>Sign in to {escape(deployment.name)}</h1>
 <p><strong>{escape(form.app or NAMELESS)}</strong> (<code>{escape(form.redirect.display)}</code>) asks for access in
 your name. You decide about it on the next page.</p>

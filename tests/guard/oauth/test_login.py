@@ -9,6 +9,7 @@ from mcp_guard.asgi import Scope
 from mcp_guard.oauth import Limits, Rate
 from tests.guard.oauth.flow import (
     ISSUER,
+    PASSWORDS,
     UNLIMITED,
     Browser,
     Form,
@@ -162,6 +163,35 @@ async def test_a_token_fits_one_browser_and_one_request(world: World) -> None:
     assert (await mine.sign_in(my_page, csrf=Form(their_page.text).fields["csrf"])).status_code == 403
     other = await mine.follow(await mine.open(client, state="another"))
     assert (await mine.sign_in(my_page, csrf=Form(other.text).fields["csrf"])).status_code == 403
+
+
+async def test_a_tab_that_another_tab_overtook_goes_on_as_the_same_person_and_changes_nothing(world: World) -> None:
+    client = await world.register()
+    browser = world.browser()
+    first = await browser.follow(await browser.open(client))
+    second = await browser.follow(await browser.open(client, state="two"))
+    await browser.sign_in(first)
+    cookie = browser.http.cookies[COOKIE]
+    response = await browser.sign_in(second)
+    assert response.status_code == 303
+    assert query_of(response.headers["location"])["state"] == "two"
+    assert browser.http.cookies[COOKIE] == cookie
+
+
+@pytest.mark.parametrize("changes", [{"username": "bob", "password": PASSWORDS["bob"]}, {"password": "wrong"}])
+async def test_a_tab_that_another_tab_overtook_signs_nobody_else_in(world: World, changes: dict[str, str]) -> None:
+    """csrf-05 at the login page: login CSRF."""
+    client = await world.register()
+    browser = world.browser()
+    first = await browser.follow(await browser.open(client))
+    second = await browser.follow(await browser.open(client, state="two"))
+    await browser.sign_in(first)
+    cookie = browser.http.cookies[COOKIE]
+    response = await browser.sign_in(second, **changes)
+    assert response.status_code == 403
+    assert browser.http.cookies[COOKIE] == cookie
+    assert "You are signed in as <strong>Alice</strong>" in response.text
+    assert query_of(unescape(response.text.partition('<a href="')[2].partition('"')[0]))["state"] == "two"
 
 
 async def test_a_form_from_a_browser_without_a_cookie_signs_nobody_in(world: World) -> None:
