@@ -6,15 +6,16 @@ opens the authorization URL and waits for the redirect on a loopback port (RFC 8
 
 import base64
 import hashlib
-import webbrowser
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 import httpx
 
+from mcp_guard.callback import Callback
 from mcp_guard.forms import Form
 from mcp_guard.secret import Secret, constant_time_equals, mint_token
 
@@ -69,12 +70,17 @@ class Login:
         Raises:
             LoginError: a step failed.
         """
-        with _Callback() as callback:
+        with Callback() as callback:
 
             def authorize(url: str, redirect: str) -> str:
+                if not url.startswith(("https://", "http://")) or not (url.isascii() and url.isprintable()):
+                    raise LoginError("the authorization_endpoint is not a web address")
                 say(f"Opening {url}")
-                webbrowser.open(url)
-                return callback.wait()
+                _open_browser(url)
+                answer = callback.wait(BROWSER_TIMEOUT_SECONDS)
+                if answer is None:
+                    raise LoginError("the browser did not come back from the authorization server")
+                return answer
 
             return self._run(callback.redirect_uri, authorize)
 
@@ -180,46 +186,13 @@ def discover(client: httpx.Client, url: str) -> Discovered:
     return Discovered(_member(resource, "resource", pointer), _parameter(challenge, "scope"), metadata)
 
 
-class _Callback:
-    """A loopback listener for one redirect."""
+def _open_browser(url: str) -> None:
+    """Open the person's browser in a process of its own.
 
-    def __init__(self) -> None:
-        received: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if urlsplit(self.path).path == "/callback":
-                    received.append(self.path)
-                self.send_response(200)
-                self.send_header("content-type", "text/plain; charset=utf-8")
-                self.end_headers()
-                self.wfile.write(b"Logged in. You can close this window.\n")
-
-            def log_message(self, *args: Any) -> None:
-                """Say nothing: the request line holds the code."""
-
-        self._received = received
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self._server.timeout = BROWSER_TIMEOUT_SECONDS
-        self.redirect_uri = f"http://127.0.0.1:{self._server.server_address[1]}/callback"
-
-    def __enter__(self) -> "_Callback":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.server_close()
-
-    def wait(self) -> str:
-        """The redirect's URL.
-
-        Raises:
-            LoginError: nobody came.
-        """
-        for _ in range(10):
-            self._server.handle_request()
-            if self._received:
-                return self._received[0]
-        raise LoginError("the browser did not come back from the authorization server")
+    Some browser commands return when their window is closed, and what they print must not mix with the token.
+    """
+    opening = "import sys, webbrowser; webbrowser.open(sys.argv[1])"
+    subprocess.Popen([sys.executable, "-I", "-c", opening, url], stdout=sys.stderr)  # noqa: S603 - no shell
 
 
 def _challenge(verifier: str) -> str:
