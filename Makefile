@@ -16,13 +16,13 @@ EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extr
 # ARGS is handed to the command a target runs: make demo ARGS="--port 9000".
 ARGS ?=
 
-.PHONY: help venv demo test coverage clients bench lint format check types imports docs constraints clean
+.PHONY: help venv demo test coverage chromium clients bench lint format check types imports docs constraints clean
 
 help:
 	@echo "make demo         serve a guarded MCP server with a login of its own on 127.0.0.1:8765"
 	@echo "make test         run the tests"
 	@echo "make coverage     run the tests and show the branches none of them takes, where all must be taken"
-	@echo "make clients      run the tests that drive real clients from npm"
+	@echo "make clients      run the tests that drive real clients: one from npm, and a browser"
 	@echo "make bench        measure what the guard costs beside the SDK's own authentication"
 	@echo "make check        lint, types and import rules; each alone: lint, types, imports"
 	@echo "make format       rewrite the sources in the house format"
@@ -56,7 +56,14 @@ $(CLIENTS): Makefile
 	@npm install --prefix .clients --no-audit --no-fund --loglevel=error "$(CODEX)"
 	@touch $@
 
-clients: $(READY) $(CLIENTS)
+# Installed with apt-get, which takes root, unless it is there.
+chromium:
+	@command -v chromium > /dev/null || { \
+		echo "Installing chromium"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium \
+			> /dev/null; }
+
+clients: $(READY) $(CLIENTS) chromium
 	@$(BIN)/python -m pytest -m clients $(ARGS)
 
 bench: $(READY)

@@ -1,5 +1,7 @@
-"""The demo as its user starts it: a process, with users named on the command line."""
+"""The demo as its user starts it, a process with users named on the command line; and a real browser."""
 
+import base64
+import hashlib
 import signal
 import subprocess
 import sys
@@ -9,6 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.end_to_end.chromium import Browser, Context, chromium
+from tests.end_to_end.loopback_site import Site, loopback_site
+from tests.end_to_end.native_app import NativeApp
 
 USERS = {"alice": "wonder-land-1", "bob": "the-builder-2"}
 END_WITHIN_SECONDS = 20
@@ -63,3 +72,52 @@ def started_demo(folder: Path) -> Iterator[RunningDemo]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
     with started_demo(tmp_path_factory.mktemp("demo")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Whoever issued `certificate`."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def certificate(authority: trustme.CA) -> trustme.LeafCert:
+    """A certificate for localhost."""
+    return authority.issue_cert("localhost")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory, certificate: trustme.LeafCert) -> Iterator[Browser]:
+    """A browser that trusts `certificate` and asks nobody else."""
+    leaf = x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes())
+    key = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    trusted = base64.b64encode(hashlib.sha256(key).digest()).decode()
+    with chromium(tmp_path_factory.mktemp("chromium"), [f"--ignore-certificate-errors-spki-list={trusted}"]) as running:
+        yield running
+
+
+@pytest.fixture
+def profile(browser: Browser) -> Iterator[Context]:
+    """The browser of somebody who was nowhere before."""
+    with browser.context() as context:
+        yield context
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """Where an app listens."""
+    with loopback_site() as listening:
+        yield listening
+
+
+@pytest.fixture
+def other_site() -> Iterator[Site]:
+    """A web site of somebody else."""
+    with loopback_site() as listening:
+        yield listening
+
+
+@pytest.fixture
+def app(demo: RunningDemo, site: Site) -> NativeApp:
+    """An app that is registered at the demo."""
+    return NativeApp(demo.origin, site)
