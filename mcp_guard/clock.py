@@ -23,11 +23,8 @@ class Clock(Protocol):
 class SystemClock:
     """The operating system's clocks."""
 
-    def wall(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
 
 
 @dataclass

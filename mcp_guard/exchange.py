@@ -43,7 +43,9 @@ class Exchange:
     facts: dict[type, Any] = field(init=False)
     request: RequestHead = field(init=False)
     last: Admission = ADMITTED
-    voices: list[Admission] = field(default_factory=list)
+    set_headers: RawHeaders = field(default_factory=list)
+    set_names: set[bytes] = field(default_factory=set)
+    default_headers: RawHeaders = field(default_factory=list)
     arounds: list[Around] = field(default_factory=list)
     watches: list[tuple[Watch, Store | None]] = field(default_factory=list)
     body: bytes | None = None
@@ -94,16 +96,32 @@ class Exchange:
         if admission.around is not None:
             self.arounds.append(admission.around)
         if admission.response_headers or admission.default_headers:
-            self.voices.append(admission)
-        hidden = not admission.hide.isdisjoint(self.request.fields)
-        if hidden:
-            self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] not in admission.hide]
+            self.say(admission)
+        if admission.hide and not admission.hide.isdisjoint(self.request.fields):
+            self.show(headers=[pair for pair in self.request.headers if pair[0] not in admission.hide])
         if admission.scope:
-            self.scope.update(admission.scope)
-        if hidden or not HEAD_MEMBERS.isdisjoint(admission.scope):
-            self.request = RequestHead(self.scope, self.facts, self.read_body)
+            self.show(**admission.scope)
         self.last = admission
         return admission.answer is None and admission.divert is None
+
+    def say(self, admission: Admission) -> None:
+        """Take note of header fields for the response: of those set the outermost wins, of defaults the innermost."""
+        names = [name for name, _ in admission.response_headers]
+        if self.set_names.isdisjoint(names):
+            self.set_headers += admission.response_headers
+        else:
+            self.set_headers += [pair for pair in admission.response_headers if pair[0] not in self.set_names]
+        self.set_names.update(names)
+        if admission.default_headers:
+            named = {name for name, _ in admission.default_headers}
+            outer = [pair for pair in self.default_headers if pair[0] not in named]
+            self.default_headers = [*outer, *admission.default_headers]
+
+    def show(self, **members: Any) -> None:
+        """Change what the layers further in and the app are shown of the request."""
+        self.scope.update(members)
+        if not HEAD_MEMBERS.isdisjoint(members):
+            self.request = RequestHead(self.scope, self.facts, self.read_body)
 
     async def respond(self, app: ASGIApp) -> None:
         """Give the answer of a layer, or call the app that the request is for."""
@@ -130,27 +148,22 @@ class Exchange:
     async def read_body(self, limit_bytes: int) -> bytes:
         """The whole body, at most `limit_bytes`; kept to be replayed to the app."""
         if self.body is None:
-            self.body = await self.receive_body(limit_bytes)
+            parts: list[bytes] = []
+            size = 0
+            more = True
+            while more:
+                message = await self.outer_receive()
+                if message["type"] != "http.request":
+                    raise ClientDisconnected
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit_bytes:
+                    raise BodyTooLarge
+                more = message.get("more_body", False)
+            self.body = b"".join(parts)
         if len(self.body) > limit_bytes:
             raise BodyTooLarge
         return self.body
-
-    async def receive_body(self, limit_bytes: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        more = True
-        while more:
-            message = await self.outer_receive()
-            if message["type"] != "http.request":
-                raise ClientDisconnected
-            part = message.get("body", b"")
-            size += len(part)
-            if size > limit_bytes:
-                raise BodyTooLarge
-            if part:
-                parts.append(part)
-            more = message.get("more_body", False)
-        return b"".join(parts)
 
     async def receive(self) -> Message:
         """The app's `receive`: the body that was read, once, and after it whatever the server has to say."""
@@ -245,15 +258,11 @@ class Exchange:
     def with_headers(self, headers: RawHeaders) -> RawHeaders:
         """The response's header fields with those that the checks said."""
         present = {name.lower() for name, _ in headers}
-        for voice in reversed(self.voices):
-            said = {name for name, _ in voice.response_headers}
-            if not said.isdisjoint(present):
-                headers = [pair for pair in headers if pair[0].lower() not in said]
-            present |= said
-            missing = [pair for pair in voice.default_headers if pair[0] not in present]
-            present.update([name for name, _ in missing])
-            headers = [*headers, *missing, *voice.response_headers]
-        return headers
+        if not present.isdisjoint(self.set_names):
+            headers = [pair for pair in headers if pair[0].lower() not in self.set_names]
+        present |= self.set_names
+        missing = [pair for pair in self.default_headers if pair[0] not in present]
+        return [*headers, *missing, *self.set_headers]
 
     async def refuse(self, rejection: Rejection) -> None:
         """Send a refusal in place of the app's response; when that has begun, cut it."""

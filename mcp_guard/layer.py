@@ -48,6 +48,8 @@ class RequestHead:
         """Every value of the field `name` (lower case), in order."""
         if name not in self.fields:
             return []
+        if len(self.fields) == len(self.headers):
+            return [self.fields[name]]
         return [value for key, value in self.headers if key == name]
 
     def value(self, name: bytes) -> bytes | None:

@@ -29,6 +29,7 @@ from mcp_guard.protocol.strict_json import MAX_DEPTH_SETTING, JsonError, loads
 
 BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 LEGACY_FIELDS = frozenset({b"last-event-id", b"mcp-session-id"})
+NOTHING: frozenset[bytes] = frozenset()
 READ = LEGACY_FIELDS | {
     b"content-encoding",
     b"content-length",
@@ -73,8 +74,7 @@ class Intake(Check):
             call = await self._without_body(request, fields)
         else:
             call = await self._with_body(request, fields)
-        hide = LEGACY_FIELDS if call.modern and not LEGACY_FIELDS.isdisjoint(fields) else frozenset()
-        return Admission(facts=(call,), response_headers=NOT_STORED, hide=hide)
+        return Admission((call,), NOT_STORED, hide=LEGACY_FIELDS if call.modern else NOTHING)
 
     async def _without_body(self, request: RequestHead, fields: dict[bytes, bytes]) -> Call:
         try:
@@ -127,18 +127,16 @@ class Intake(Check):
 
 
 def read_fields(request: RequestHead) -> dict[bytes, bytes]:
-    """The fields that this layer reads.
+    """The fields, of which those that this layer reads have one value.
 
     Raises:
         Rejection: one of them is repeated.
     """
-    fields: dict[bytes, bytes] = {}
-    for name, value in request.headers:
-        if name in READ:
-            if name in fields:
+    if len(request.fields) < len(request.headers):
+        for name in READ.intersection(request.fields):
+            if len(request.values(name)) > 1:
                 raise rejections.HEADER_REPEATED.because(f"more than one {name.decode()} field")
-            fields[name] = value
-    return fields
+    return request.fields
 
 
 def mirrored(fields: dict[bytes, bytes], name: bytes) -> str | None:

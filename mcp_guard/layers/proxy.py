@@ -17,7 +17,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal, TypeAlias
 
 from mcp_guard import rejections
-from mcp_guard.asgi import RawHeaders
 from mcp_guard.check import Check
 from mcp_guard.facts import ClientAddress, Transport
 from mcp_guard.failures import ConfigurationError
@@ -124,7 +123,7 @@ class Proxy(Check):
             raise rejections.HEADER_REPEATED.because("more than one Host field")
         host = hosts[0] if hosts else b""
         scheme = HTTP_SCHEMES.get(scope.get("scheme", "http"), "http")
-        claims = claims_among(request.headers)
+        claims = claims_among(request.names)
         if not claims and len(host) <= KEPT_HOST_BYTES:
             return self.kept_seen(peer, scheme, host)
         address, trusted = self.peer(peer)
@@ -175,14 +174,13 @@ class Proxy(Check):
         return readings[self.header]
 
 
-def claims_among(headers: RawHeaders) -> frozenset[bytes]:
-    """The names of the fields that say where a request comes from or who sent it."""
-    joined = b"\n".join([name for name, _ in headers])
+def claims_among(joined: bytes) -> frozenset[bytes]:
+    """Those of the names, one a line, of fields that say where a request comes from or who sent it."""
     return kept_claims(joined) if len(joined) <= KEPT_NAMES_BYTES else find_claims(joined)
 
 
 def find_claims(joined: bytes) -> frozenset[bytes]:
-    """The same, of names one a line."""
+    """The same, whatever was found before."""
     return frozenset(name for name in joined.split(b"\n") if name in CLAIMS or name.startswith(CLAIM_PREFIXES))
 
 

@@ -55,7 +55,8 @@ _TOKEN_BYTES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 """What names are made of (RFC 9110 §5.6.2), in lower case as ASGI promises."""
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 KEPT_NAMES_BYTES = 2048
-"""Names longer than this together are judged each time, so that what is kept stays small."""
+KEPT_PATH_BYTES = 256
+"""Names together and paths that are longer are judged each time, so that what is kept stays small."""
 
 _QUERY = re.compile(rb"[!\"$-~]*")
 _DIGITS = re.compile(rb"[0-9]{1,19}")
@@ -94,7 +95,7 @@ class Wire(Check):
         headers = request.headers
         if not headers:
             return ADMITTED
-        names = b"\n".join([name for name, _ in headers])
+        names = request.names
         self._check_sizes(headers, names)
         verdict = (
             judge_names(names, len(headers)) if len(names) <= KEPT_NAMES_BYTES else Names.read(names, len(headers))
@@ -109,10 +110,11 @@ class Wire(Check):
         if length + len(request.query) > self.max_target_bytes:
             raise rejections.TARGET_TOO_LONG.because(f"the target is longer than {self.max_target_bytes} bytes")
         try:
-            canonical(request.path, raw_path, request.scope.get("root_path", ""))
+            read = kept_canonical if length <= KEPT_PATH_BYTES else canonical
+            read(request.path, raw_path, request.scope.get("root_path", ""))
         except PathError as fault:
             raise rejections.PATH_NOT_CANONICAL.because(f"the path {fault}") from None
-        if _QUERY.fullmatch(request.query) is None:
+        if request.query and _QUERY.fullmatch(request.query) is None:
             raise rejections.PATH_NOT_CANONICAL.because("the query has a character that queries do not have")
 
     def _check_sizes(self, headers: RawHeaders, names: bytes) -> None:
@@ -162,14 +164,16 @@ def judge_names(joined: bytes, count: int) -> Names:
     return Names.read(joined, count)
 
 
+kept_canonical = lru_cache(1024)(canonical)
+
+
 def check_framing(request: RequestHead) -> None:
     """Refuse what two servers may take for bodies of different lengths (RFC 9112 §6.1, §6.3).
 
     Raises:
         Rejection: Content-Length beside Transfer-Encoding, a length that is no plain number, a coding but chunked.
     """
-    length = request.value(b"content-length")
-    coding = request.value(b"transfer-encoding")
+    length, coding = request.fields.get(b"content-length"), request.fields.get(b"transfer-encoding")
     if length is not None and coding is not None:
         raise rejections.FRAMING_AMBIGUOUS.because("Content-Length beside Transfer-Encoding")
     if length is not None and _DIGITS.fullmatch(length) is None:
