@@ -246,7 +246,9 @@ def short(text: str) -> str:
 
 def spelled(text: str | None) -> str:
     """`text` as JSON in ASCII, cut to what a record may hold."""
-    return "null" if text is None else encode_basestring_ascii(short(text))
+    if text is None:
+        return "null"
+    return encode_basestring_ascii(text if len(text) <= MAX_FIELD_CHARACTERS else short(text))
 
 
 def _hash(line: bytes) -> str:

@@ -8,6 +8,7 @@ Every message of a batch counts. All limits are taken from together, or, when on
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -63,12 +64,13 @@ class RateLimit(StatefulCheck):
     connections: Limit = CONNECTIONS_PER_PRINCIPAL
     address_connections: Limit = CONNECTIONS_PER_ADDRESS
 
-    kept_bill: Callable[[str, int, tuple[tuple[str, int], ...], str | None], "Bill"] = field(
-        init=False, repr=False, compare=False
-    )
+    kept_bill: Callable[[str, int, tuple[str, ...], str | None], "Bill"] = field(init=False, repr=False, compare=False)
+
+    stated: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kept_bill", lru_cache(4096)(self._bill))
+        object.__setattr__(self, "stated", policy("principal", self.principal))
 
     def ask(self, request: RequestHead) -> Sequence[Operation]:
         return (self.bill(request).spend,)
@@ -77,57 +79,45 @@ class RateLimit(StatefulCheck):
         levels = results[0]
         if not isinstance(levels, tuple):
             raise TypeError("a Spend answers with levels")
-        charges = self.bill(request).charges
-        for charge, level in zip(charges, levels, strict=True):
+        for position, level in enumerate(levels):
             if not level.allowed:
+                charge = self.bill(request).charges[position]
                 wait = str(_whole(level.retry_after_seconds)).encode()
                 raise rejections.LIMIT_EXCEEDED.because(
-                    f"{charge.limit}: more than {charge.bucket.burst} per {charge.bucket.period}",
-                    [(b"retry-after", wait), *charge.fields(level)],
+                    f"{charge.name}: more than {charge.limit.burst} per {charge.limit.period}",
+                    [(b"retry-after", wait), *fields(charge.name, policy(charge.name, charge.limit), level)],
                 )
-        return Admission(response_headers=charges[0].fields(levels[0]))
+        return Admission(response_headers=fields("principal", self.stated, levels[0]))
 
     def bill(self, request: RequestHead) -> "Bill":
         """What the request costs."""
         who, call = request.fact(Principal), request.fact(Call)
-        calls: dict[str, int] = {}
-        for message in call.messages:
-            if message.method == "tools/call" and message.name is not None:
-                calls[message.name] = calls.get(message.name, 0) + 1
-        tools = tuple(calls.items())
+        tools = tuple([one.name for one in call.messages if one.method == "tools/call" and one.name is not None])
         address = request.fact(ClientAddress).bucket if _opens_connection(request, call) else None
-        make = self.kept_bill if sum(map(len, calls)) <= KEPT_NAMES_CHARACTERS else self._bill
-        return make(who.key, max(1, len(call.messages)), tools, address)
+        make = self.kept_bill if len("".join(tools)) <= KEPT_NAMES_CHARACTERS else self._bill
+        return make(who.key, len(call.messages), tools, address)
 
-    def _bill(self, who: str, messages: int, tools: tuple[tuple[str, int], ...], address: str | None) -> "Bill":
-        """The charges of `messages` and of each tool's calls, and of a new connection from `address`."""
-        charges = [Charge.of("principal", self.principal, who, messages)]
-        for tool, count in tools:
-            charges.append(Charge.of("tool", self.tools.get(tool, self.tool), f"{who}:{fingerprint(tool)}", count))
+    def _bill(self, who: str, messages: int, tools: tuple[str, ...], address: str | None) -> "Bill":
+        """The charges of `messages`, of each call of `tools`, and of a new connection from `address`."""
+        charges = [Charge("principal", self.principal, who, max(1, messages))]
+        for tool, count in Counter(tools).items():
+            charges.append(Charge("tool", self.tools.get(tool, self.tool), f"{who}:{fingerprint(tool)}", count))
         if address is not None:
-            charges.append(Charge.of("connections", self.connections, who, 1))
-            charges.append(Charge.of("address-connections", self.address_connections, address, 1))
-        return Bill(tuple(charges), Spend(tuple([charge.bucket for charge in charges])))
+            charges.append(Charge("connections", self.connections, who, 1))
+            charges.append(Charge("address-connections", self.address_connections, address, 1))
+        return Bill(tuple(charges), Spend(tuple([charge.bucket() for charge in charges])))
 
 
 class Charge(NamedTuple):
-    """What one limit takes. `policy` is the `RateLimit-Policy` field that states the quota."""
+    """What one limit takes: `cost` units of the bucket `key`."""
 
-    limit: str
-    bucket: Bucket
-    policy: bytes
+    name: str
+    limit: Limit
+    key: str
+    cost: int
 
-    @classmethod
-    def of(cls, name: str, limit: Limit, key: str, cost: int) -> "Charge":
-        """The charge of `cost` units to the bucket `key` of the limit called `name`."""
-        policy = f'"{name}";q={limit.burst};w={_whole(limit.period.total_seconds())}'.encode()
-        return cls(name, Bucket(f"mcp:limit:{name}:{key}", limit.burst, limit.period, cost), policy)
-
-    def fields(self, level: Level) -> RawHeaders:
-        """`RateLimit-Policy`, and `RateLimit`: what is left of the quota, and seconds until it is whole."""
-        seconds = _whole(level.reset_seconds if level.allowed else level.retry_after_seconds)
-        state = f'"{self.limit}";r={level.remaining};t={seconds}'.encode()
-        return [(b"ratelimit-policy", self.policy), (b"ratelimit", state)]
+    def bucket(self) -> Bucket:
+        return Bucket(f"mcp:limit:{self.name}:{self.key}", self.limit.burst, self.limit.period, self.cost)
 
 
 class Bill(NamedTuple):
@@ -143,6 +133,17 @@ def _opens_connection(request: RequestHead, call: Call) -> bool:
     if request.method == "GET":
         return not in_session
     return not (call.modern or in_session) and any(message.method == "initialize" for message in call.messages)
+
+
+def policy(name: str, limit: Limit) -> bytes:
+    """The `RateLimit-Policy` field that states a quota."""
+    return f'"{name}";q={limit.burst};w={_whole(limit.period.total_seconds())}'.encode()
+
+
+def fields(name: str, stated: bytes, level: Level) -> RawHeaders:
+    """The policy, and the `RateLimit` field: what is left of the quota, and seconds until it is whole."""
+    seconds = _whole(level.reset_seconds if level.allowed else level.retry_after_seconds)
+    return [(b"ratelimit-policy", stated), (b"ratelimit", f'"{name}";r={level.remaining};t={seconds}'.encode())]
 
 
 def _whole(seconds: float) -> int:

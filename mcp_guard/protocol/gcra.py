@@ -32,10 +32,5 @@ def decide(burst: int, period_seconds: float, cost: int, arrival: float, now: fl
     wait = finish - now - period_seconds
     allowed = wait <= interval * ROUNDING
     used = (finish if allowed else start) - now
-    return Verdict(
-        allowed=allowed,
-        arrival=finish,
-        remaining=max(0, math.floor((period_seconds - used) / interval + ROUNDING)),
-        retry_after_seconds=0.0 if allowed else wait,
-        reset_seconds=max(0.0, used),
-    )
+    left = math.floor((period_seconds - used) / interval + ROUNDING)
+    return Verdict(allowed, finish, max(0, left), 0.0 if allowed else wait, max(0.0, used))

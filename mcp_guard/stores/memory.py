@@ -125,17 +125,19 @@ class MemoryStore:
 
     def _spend(self, buckets: tuple[Bucket, ...], now: float) -> tuple[Level, ...]:
         held = self._buckets
-        verdicts = [
-            gcra.decide(bucket.burst, bucket.period.total_seconds(), bucket.cost, held.get(bucket.key, now), now)
-            for bucket in buckets
-        ]
-        if all(verdict.allowed for verdict in verdicts):
-            self._check_room(len([bucket for bucket in buckets if bucket.key not in held]))
-            for bucket, verdict in zip(buckets, verdicts, strict=True):
-                held[bucket.key] = verdict.arrival
-        return tuple(
-            [Level(one.allowed, one.remaining, one.retry_after_seconds, one.reset_seconds) for one in verdicts]
-        )
+        levels: list[Level] = []
+        arrivals: dict[str, float] = {}
+        fits = True
+        for bucket in buckets:
+            arrival = held.get(bucket.key, now)
+            verdict = gcra.decide(bucket.burst, bucket.period.total_seconds(), bucket.cost, arrival, now)
+            levels.append(Level(verdict.allowed, verdict.remaining, verdict.retry_after_seconds, verdict.reset_seconds))
+            arrivals[bucket.key] = verdict.arrival
+            fits = fits and verdict.allowed
+        if fits:
+            self._check_room(len([key for key in arrivals if key not in held]))
+            held.update(arrivals)
+        return tuple(levels)
 
     def _sweep(self, now: float, step: int) -> None:
         if not self._to_sweep:
