@@ -26,7 +26,7 @@ from mcp_guard.protocol.authorization_header import CredentialsError, Credential
 from mcp_guard.protocol.jwt import AccessToken, Fault, Rules, TokenError
 from mcp_guard.protocol.metadata import well_known_url
 from mcp_guard.rejections import Kind, Rejection
-from mcp_guard.secret import FINGERPRINT_HEX_DIGITS
+from mcp_guard.secret import fingerprint
 
 CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
 CACHED_TOKENS = 10_000
@@ -100,7 +100,10 @@ class Verified:
 
 @dataclass(eq=False, slots=True)
 class VerifiedTokens:
-    """Verified tokens in two generations: when the young one is full the old one is dropped, at no cost a token."""
+    """Verified tokens, by the digest of the field they came in, in two generations.
+
+    When the young one is full the old one is dropped, at no cost a token.
+    """
 
     capacity: int
     young: dict[bytes, Verified] = field(default_factory=dict)
@@ -188,28 +191,30 @@ class Token(Check):
 
     async def admit(self, request: RequestHead) -> Admission:
         guarded = self._by_path.get(_routed(request)) or self._by_path.get(request.path, self._first)
+        values = request.values(b"authorization")
         try:
-            credentials = authorization_header.parse(request.values(b"authorization"), request.query)
-            return await self._judge(credentials.token, guarded)
+            if request.query or len(values) != 1:
+                authorization_header.parse(values, request.query)
+            key = hashlib.sha256(values[0]).digest() + guarded.suffix
+            return self._remembered(key) or await self._verify(values[0], key, guarded)
         except CredentialsError as fault:
             raise guarded.refuse(_CREDENTIALS_KINDS[fault.fault], fault.reason) from None
         except TokenError as fault:
             raise guarded.refuse(_TOKEN_KINDS[fault.fault], fault.reason) from None
 
-    async def _judge(self, token: bytes, guarded: Guarded) -> Admission:
-        digest = hashlib.sha256(token).digest()
-        key = digest + guarded.suffix
+    def _remembered(self, key: bytes) -> Admission | None:
+        """What was said of these credentials before, if that still holds."""
         known = self._verified.get(key)
         if known is None or self.clock.monotonic() >= known.good_until:
-            return await self._verify(token, digest, guarded)
-        now = self.clock.wall()
-        if not known.not_before <= now < known.expires_at:
+            return None
+        if not known.not_before <= self.clock.wall() < known.expires_at:
             self._verified.drop(key)
-            return await self._verify(token, digest, guarded)
+            return None
         return known.admission
 
-    async def _verify(self, token: bytes, digest: bytes, guarded: Guarded) -> Admission:
-        """Everything about a token that is not remembered."""
+    async def _verify(self, value: bytes, key: bytes, guarded: Guarded) -> Admission:
+        """Everything about an Authorization field that is not remembered; `key` is what to remember it by."""
+        token = authorization_header.parse((value,)).token
         unverified = jwt.read(token)
         if unverified.issuer not in self._trusted:
             raise TokenError(Fault.ISSUER, "iss is not a trusted issuer")
@@ -222,16 +227,16 @@ class Token(Check):
         if not found.key.verifies(unverified.jws):
             raise TokenError(Fault.SIGNATURE, "the signature is not the key's")
         token_says = jwt.judge(unverified, rules, guarded.audiences, self.clock.wall())
-        admission = self._admission(token_says, digest, guarded.resource)
+        admission = self._admission(token_says, fingerprint(token), guarded.resource)
         if self.cached_tokens:
             leeway = rules.leeway_seconds
             verified = Verified(
                 admission, token_says.not_before - leeway, token_says.expires_at + leeway, found.good_until
             )
-            self._verified.put(digest + guarded.suffix, verified)
+            self._verified.put(key, verified)
         return admission
 
-    def _admission(self, token: AccessToken, digest: bytes, resource: Resource) -> Admission:
+    def _admission(self, token: AccessToken, named: str, resource: Resource) -> Admission:
         principal = Principal(
             issuer=token.issuer,
             subject=token.subject,
@@ -239,7 +244,7 @@ class Token(Check):
             tenant=token.tenant,
             scopes=token.scopes,
             expires_at=token.expires_at,
-            token_fingerprint=digest.hex()[:FINGERPRINT_HEX_DIGITS],
+            token_fingerprint=named,
             claims=token.claims,
         )
         hide = frozenset[bytes]() if self.insecure_forward_credentials else CREDENTIAL_FIELDS
