@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from mcp_guard.asgi import Scope
 
@@ -149,19 +150,20 @@ class MessageKind(StrEnum):
     RESPONSE = "response"
 
 
-@dataclass(frozen=True, slots=True)
-class RpcMessage:
+class RpcMessage(NamedTuple):
     """One JSON-RPC message of a body. `name` is the tool, prompt, resource or task that it names, if any."""
 
     kind: MessageKind
     method: str | None
     id: str | int | None
     name: str | None
-    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    params: Mapping[str, Any] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        return f"RpcMessage({self.kind.name}, {self.method!r}, {self.id!r}, {self.name!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What is asked: the parsed body, the only reading of it that any layer decides on.
 
     `revision` is the MCP revision the request declares, None when it declares none. `modern` is True under the rules

@@ -18,6 +18,7 @@ MAX_DEPTH_SETTING = 256
 """The parser recurses once for each level, so no caller may ask for more than this."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANKS = " \t\n\r"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -50,12 +51,16 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH, max_digits: int = MAX_DIGI
     if data.count(b"[") + data.count(b"{") > max_depth:
         _check_depth(data, max_depth)
     try:
-        value = _decoder(max_digits).decode(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        start = len(text) - len(text.lstrip(_BLANKS))
+        value, end = _decoder(max_digits).raw_decode(text, start)
     except UnicodeDecodeError:
         raise JsonError("is not UTF-8") from None
     except JSONDecodeError as fault:
         raise JsonError(f"is not JSON (character {fault.pos})") from None
-    if _SURROGATE_ESCAPE.search(data):
+    if text[end:].strip(_BLANKS):
+        raise JsonError(f"is not JSON (character {end})")
+    if b"\\" in data and _SURROGATE_ESCAPE.search(data):
         _check_surrogates(value)
     return value
 
