@@ -111,7 +111,7 @@ def _is_for_another(token: str, target: Target) -> bool:
 
 
 @requirement("AUD-006")
-def test_neighbours_do_not_share_tokens(target: Target, bench: Bench, alice: Credential, mint: Mint) -> None:
+def test_neighbours_do_not_share_tokens(target: Target, bench: Bench, alice: Credential) -> None:
     """RFC 8707 §2: each endpoint is a resource of its own; the other transport of the same server aside."""
     target.require_protected()
     judged = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets as randomness
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from conformance_suites.minted import Orders, challenged_scopes, scopes_not_asked, with_scopes
 from conformance_suites.revocation import revoke
@@ -122,9 +123,9 @@ def test_a_session_grants_nothing_beyond_the_token_of_the_moment(
     """OAuth 2.1 §5.2: the token of each request decides, and a revoked one ends the stream it opened."""
     require_sessions(target, alice)
     missing: list[str] = []
-    for part in (_judge_scopes, _judge_stream):
+    for part in (partial(_judge_scopes, target, bench, alice), partial(_judge_stream, target, bench)):
         try:
-            part(target, bench, alice)
+            part()
         except (NotRun, NotApplicable) as judgement:
             missing.append(judgement.reason)
     if len(missing) == 2:
@@ -151,7 +152,7 @@ def _judge_scopes(target: Target, bench: Bench, alice: Credential) -> None:
         )
 
 
-def _judge_stream(target: Target, bench: Bench, alice: Credential) -> None:
+def _judge_stream(target: Target, bench: Bench) -> None:
     server = bench.authorization_server()
     endpoint = server.endpoint("revocation_endpoint")
     tokens = server.tokens()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from zlib import crc32
 
 from pytest_mcp_conformance.failures import Finding, Inconclusive, Judgement
-from pytest_mcp_conformance.options import Settings
+from pytest_mcp_conformance.options import Profile, Settings
 from pytest_mcp_conformance.probe import Probe
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Space:
         """Call `judge` with each classic and then with generated inputs; it raises a Finding for an input that shows
         one.
 
-        `max_examples` lowers the profile's number for a judge that sends many requests.
+        `max_examples` is the number for a judge that sends many requests, in the standard profile; the others try a
+        part or a multiple of it.
 
         Raises:
             Finding: of the smallest input found. Inconclusive: `judge` could not decide, or the finding did not come
@@ -46,7 +47,8 @@ class Space:
             judge(classic)
         hunt = _Hunt(judge, self._probe)
         limit = self._settings.profile.examples
-        self._run(hunt, strategy, limit if max_examples is None else min(limit, max_examples))
+        wanted = limit if max_examples is None else max(1, max_examples * limit // Profile.STANDARD.examples)
+        self._run(hunt, strategy, wanted)
         if hunt.smallest is not None:
             _confirm(judge, *hunt.smallest)
         if hunt.stopped is not None:

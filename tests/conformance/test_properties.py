@@ -139,3 +139,11 @@ def test_shrinking_keeps_to_its_share_of_the_requests() -> None:
     with pytest.raises(TooBig):
         Space(settings(), probe, "X-001").search(judge, st.text(min_size=3, max_size=400))
     assert probe.ledger.requests <= SHRINKING_REQUESTS + 3
+
+
+@pytest.mark.parametrize(("profile", "tried"), [(Profile.QUICK, 3), (Profile.STANDARD, 6), (Profile.DEEP, 40)])
+def test_a_check_with_a_number_of_its_own_still_heeds_the_profile(profile: Profile, tried: int) -> None:
+    seen: list[int] = []
+    space = Space(settings(profile=profile), make_probe(), "X-001")
+    space.search(seen.append, st.integers(0, 10**6), max_examples=6)
+    assert len(seen) == tried
