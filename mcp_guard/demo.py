@@ -78,6 +78,10 @@ class Demo:
     def sse_url(self) -> str:
         return f"{self.origin}/sse"
 
+    @property
+    def neighbour_url(self) -> str:
+        return f"{self.origin}/clock"
+
 
 def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host: str = "127.0.0.1") -> Demo:
     """The demo for `port` on the loopback address, with `users` as name and password.
@@ -105,7 +109,9 @@ def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host:
         aliases=frozenset({mcp}),
         name="mcp-guard demo (HTTP+SSE)",
     )
-    resources = (streamable, events)
+    # A neighbour on the same host and with the same issuer, whose tokens are its own.
+    neighbour = Resource(f"{origin}/clock", "/clock", scopes=frozenset({"mcp:tools"}), name="mcp-guard demo clock")
+    resources = (streamable, events, neighbour)
     server = AuthorizationServer(
         issuer=origin,
         store=store,
@@ -149,6 +155,7 @@ def introduction(demo: Demo) -> str:
     users = "\n".join(f"  {name}  {secret.reveal()}" for name, secret in demo.users.items())
     return f"""\
 A guarded MCP server is at {demo.mcp_url} (HTTP+SSE at {demo.sse_url}). Ctrl-C ends it.
+Another one, with tokens of its own, is at {demo.neighbour_url}.
 
 Users:
 {users}

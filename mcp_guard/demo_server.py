@@ -20,19 +20,20 @@ READS = ToolAnnotations(read_only_hint=True)
 
 
 def demo_server() -> ASGIApp:
-    """Streamable HTTP at /mcp (both eras) and HTTP+SSE at /sse."""
-    server = demo_tools()
+    """Streamable HTTP at /mcp (both eras) and HTTP+SSE at /sse; at /clock another server, which is none of theirs."""
+    server, clock = demo_tools(), demo_clock()
     # The guard checks Host and Origin for all transports at once.
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     streamable = server.streamable_http_app(transport_security=unchecked)
     events = server.sse_app(transport_security=unchecked)
+    other = clock.streamable_http_app(streamable_http_path="/clock", transport_security=unchecked)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with server.session_manager.run():
+        async with server.session_manager.run(), clock.session_manager.run():
             yield
 
-    return Starlette(routes=[*streamable.routes, *events.routes], lifespan=lifespan)
+    return Starlette(routes=[*streamable.routes, *events.routes, *other.routes], lifespan=lifespan)
 
 
 def demo_tools() -> MCPServer[Any]:
@@ -70,5 +71,17 @@ def demo_tools() -> MCPServer[Any]:
         nonlocal counted
         forgotten, counted = counted, 0
         return f"forgot {forgotten} steps"
+
+    return server
+
+
+def demo_clock() -> MCPServer[Any]:
+    """A server with one tool."""
+    server = MCPServer("mcp-guard demo clock", log_level="WARNING")
+
+    @server.tool(annotations=READS)
+    async def ticks() -> float:
+        """Say how many seconds the event loop's clock has counted."""
+        return anyio.current_time()
 
     return server

@@ -11,6 +11,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from typing import Any
 
 import pytest
 
+import conformance_suites
 from tests.support.model_server import USERS, ModelServer
 from tests.support.serving import serving
 
@@ -38,6 +40,7 @@ PLUGINS = ("-p", "no:cacheprovider", "-p", "pytest_mcp_conformance.plugin")
 ROOT = Path(__file__).parents[2]
 MINTING = shlex.join([sys.executable, "-m", "tests.support.minting"])
 DECLARATIONS = ROOT / "tests" / "support" / "model_declarations.toml"
+_CHECK = re.compile(r'@requirement\("([A-Z]+-\d{3})"\)')
 BAD = frozenset({"fail", "warn"})
 
 
@@ -81,14 +84,39 @@ def certify(run: Run) -> Certificate:
         os.environ.pop("PYTEST_ADDOPTS", None)
         os.chdir(folder)
         arguments = [f"--mcp-target={server.url}{run.endpoint}", "--mcp-conformance-login=form"]
-        arguments += [f"--mcp-conformance-report={folder}", f"--rootdir={folder}", "-q", *PLUGINS]
+        arguments += [f"--mcp-conformance-report={folder}", "-c", _no_settings(Path(folder)), "-q", *PLUGINS]
         arguments.append(f"--mcp-conformance-mint-command={MINTING} {server.url}")
         arguments.append(f"--mcp-conformance-declarations={DECLARATIONS}")
         if run.only:
             arguments.append(f"--mcp-conformance-only={','.join(run.only)}")
-        code = pytest.main([*arguments, *run.options])
+        code = pytest.main([*arguments, *run.options, *_files(run.only)])
         os.chdir("/")
         return _certificate(int(code), Path(folder) / "report.json", output.getvalue())
+
+
+def checks() -> dict[str, set[Path]]:
+    """The files that hold checks of a requirement, by its id."""
+    found: dict[str, set[Path]] = {}
+    for folder in conformance_suites.__path__:
+        for path in Path(folder).glob("test_*.py"):
+            for one in _CHECK.findall(path.read_text("utf-8")):
+                found.setdefault(one, set()).add(path)
+    return found
+
+
+def _no_settings(folder: Path) -> str:
+    """An empty configuration file, so that no run takes the settings of the project around the suites."""
+    path = folder / "pytest.ini"
+    path.write_text("[pytest]\n", "utf-8")
+    return str(path)
+
+
+def _files(only: tuple[str, ...]) -> list[str]:
+    """The files to collect for these ids; none, which means all, when one is an area or has no check."""
+    known = checks()
+    if not all(one in known for one in only):
+        return []
+    return sorted({str(path) for one in only for path in known[one]})
 
 
 def _environment(app: Any, endpoint: str) -> dict[str, str]:

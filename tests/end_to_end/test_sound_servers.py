@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.certifier import PLUGINS, ROOT
-from tests.support.python_servers import USERS, behind_an_issuer, fastmcp_server, sdk_server
+from tests.end_to_end.python_servers import USERS, behind_an_issuer, fastmcp_server, sdk_server
 from tests.support.serving import Application
 
 THE_ISSUERS: Mapping[str, str] = {
@@ -46,14 +45,12 @@ def test_nothing_is_found_but_what_is_known(
     with behind_an_issuer(build) as url:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("MCP_", "PYTEST_", "COV_"))},
-            "PYTHONPATH": str(ROOT),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "MCP_CONFORMANCE_USER": "alice",
             "MCP_CONFORMANCE_PASSWORD": USERS["alice"],
             "MCP_CONFORMANCE_USER_B": "bob",
             "MCP_CONFORMANCE_PASSWORD_B": USERS["bob"],
         }
-        command = [sys.executable, "-m", "pytest", *PLUGINS, f"--mcp-target={url}", "--mcp-conformance-login=form"]
+        command = [sys.executable, "-m", "pytest", f"--mcp-target={url}", "--mcp-conformance-login=form"]
         done = subprocess.run(
             [*command, f"--mcp-conformance-report={tmp_path}", f"--rootdir={tmp_path}"],
             cwd=tmp_path,
