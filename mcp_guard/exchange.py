@@ -6,7 +6,7 @@ further out apply to it too. Whatever is not a `Rejection` refuses with 503.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,9 +98,9 @@ class Exchange:
         if admission.response_headers or admission.default_headers:
             self.say(admission)
         if admission.hide and not admission.hide.isdisjoint(self.request.fields):
-            self.show(headers=[pair for pair in self.request.headers if pair[0] not in admission.hide])
+            self.show({"headers": [pair for pair in self.request.headers if pair[0] not in admission.hide]})
         if admission.scope:
-            self.show(**admission.scope)
+            self.show(admission.scope)
         self.last = admission
         return admission.answer is None and admission.divert is None
 
@@ -117,7 +117,7 @@ class Exchange:
             outer = [pair for pair in self.default_headers if pair[0] not in named]
             self.default_headers = [*outer, *admission.default_headers]
 
-    def show(self, **members: Any) -> None:
+    def show(self, members: Mapping[str, Any]) -> None:
         """Change what the layers further in and the app are shown of the request."""
         self.scope.update(members)
         if not HEAD_MEMBERS.isdisjoint(members):

@@ -102,19 +102,37 @@ def _introducer() -> Introducer:
     except ImportError:
         return _introduce_plainly
 
-    def introduce(principal: Principal, resource: str | None) -> Introduction:
-        token = AccessToken(
-            token=f"sha256:{principal.token_fingerprint}",
-            client_id=principal.client_id,
-            scopes=sorted(principal.scopes),
-            expires_at=int(principal.expires_at),
-            resource=resource,
-            subject=principal.subject,
-            claims={**principal.claims, "iss": principal.issuer},
-        )
-        user = AuthenticatedUser(token)
+    class SdkUser(AuthenticatedUser):
+        """The SDK's user; its token is made when the app asks for it."""
 
-        return Introduction(user, GuardedCredentials(token.scopes), partial(Current, auth_context_var, user))
+        def __init__(self, principal: Principal, resource: str | None) -> None:
+            # Past the SDK's own initialiser, which wants the token at once.
+            super(AuthenticatedUser, self).__init__(principal.client_id)
+            self.principal, self.resource = principal, resource
+            self.scopes = sorted(principal.scopes)
+            self.made: AccessToken | None = None
+
+        @property
+        def access_token(self) -> AccessToken:
+            if self.made is None:
+                self.made = AccessToken(
+                    token=f"sha256:{self.principal.token_fingerprint}",
+                    client_id=self.principal.client_id,
+                    scopes=self.scopes,
+                    expires_at=int(self.principal.expires_at),
+                    resource=self.resource,
+                    subject=self.principal.subject,
+                    claims={**self.principal.claims, "iss": self.principal.issuer},
+                )
+            return self.made
+
+        @access_token.setter
+        def access_token(self, token: AccessToken) -> None:
+            self.made = token
+
+    def introduce(principal: Principal, resource: str | None) -> Introduction:
+        user = SdkUser(principal, resource)
+        return Introduction(user, GuardedCredentials(user.scopes), partial(Current, auth_context_var, user))
 
     return introduce
 
