@@ -9,6 +9,7 @@ from mcp_guard.facts import Call
 from mcp_guard.failures import Unavailable
 from mcp_guard.rejections import Kind, Rejection
 
+ENCODER = json.JSONEncoder(separators=(",", ":"))
 RETRY_SOON: RawHeaders = [(b"retry-after", b"1")]
 
 
@@ -30,4 +31,4 @@ def body_of(rejection: Rejection, call: Call | None) -> bytes:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return ENCODER.encode(value).encode()

@@ -28,7 +28,7 @@ from mcp_guard.check import StatefulCheck
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import Call, Principal, Resource, SessionHandle
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.layer import Admission, RequestHead
+from mcp_guard.layer import ADMITTED, Admission, RequestHead
 from mcp_guard.protocol.event_stream import FirstEvent
 from mcp_guard.secret import fingerprint
 from mcp_guard.stores.base import Delete, Operation, Put, Renew, Result
@@ -66,7 +66,7 @@ class Session(StatefulCheck):
         principal = request.fact(Principal)
         if not results:
             if request.fact(Call).modern:
-                return STATELESS
+                return STATELESS if SESSION_FIELD in request.fields else ADMITTED
             return Admission(watch=_Mint(self, principal, request.path))
         handle = self._presented(request) or ""
         if results[0] is None:
