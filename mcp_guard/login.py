@@ -51,7 +51,7 @@ class Discovered:
 
 @dataclass(frozen=True)
 class Login:
-    """One login at the authorization server of the MCP endpoint `url`."""
+    """One login at the authorization server of the MCP endpoint `url`; `client` is closed with it."""
 
     url: str
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=TIMEOUT_SECONDS))
@@ -64,8 +64,8 @@ class Login:
         """
         return self._run("http://127.0.0.1/callback", lambda url, redirect: self._walk(url, redirect, user, password))
 
-    def with_browser(self, say: Callable[[str], None]) -> str:
-        """Open a browser and wait for it to come back, at most five minutes. Answers the access token.
+    def with_browser(self, say: Callable[[str], None], *, timeout_seconds: float = BROWSER_TIMEOUT_SECONDS) -> str:
+        """Open a browser and wait for it to come back. Answers the access token.
 
         Raises:
             LoginError: a step failed.
@@ -77,7 +77,7 @@ class Login:
                     raise LoginError("the authorization_endpoint is not a web address")
                 say(f"Opening {url}")
                 _open_browser(url)
-                answer = callback.wait(BROWSER_TIMEOUT_SECONDS)
+                answer = callback.wait(timeout_seconds)
                 if answer is None:
                     raise LoginError("the browser did not come back from the authorization server")
                 return answer
@@ -104,6 +104,8 @@ class Login:
             return self._redeem(found, client_id, redirect_uri, code, verifier)
         except httpx.HTTPError as error:
             raise LoginError(f"{self.url}: {type(error).__name__}: {error}") from error
+        finally:
+            self.client.close()
 
     def _register(self, found: Discovered, redirect_uri: str) -> str:
         answer = self.client.post(
