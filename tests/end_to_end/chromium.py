@@ -182,7 +182,8 @@ class Tab:
     def wait_for_focus(self, element_id: str) -> None:
         """Wait until an element has the focus; a page gives it away some time after it has loaded."""
         focused = f"document.activeElement.id === {json.dumps(element_id)}"
-        self.evaluate(f"new Promise(done => {{ const look = () => {focused} ? done() : setTimeout(look, 5); look(); }})")
+        look = f"() => {focused} ? done() : setTimeout(look, 5)"
+        self.evaluate(f"new Promise(done => {{ const look = {look}; look(); }})")
 
     @property
     def url(self) -> str:
@@ -221,6 +222,8 @@ class Tab:
 
     def sign_in(self, user: str, password: str) -> None:
         """Fill in the login page with mouse and keys, and send it."""
+        self.command("Page.bringToFront")
+        self.wait_for_focus(self.evaluate("document.querySelector('[autofocus]').id"))
         for selector, value in (("#username", user), ("#password", password)):
             self.click(selector)
             self.evaluate("document.activeElement.select()")
