@@ -65,7 +65,6 @@ class RateLimit(StatefulCheck):
     address_connections: Limit = CONNECTIONS_PER_ADDRESS
 
     kept_bill: Callable[[str, int, tuple[str, ...], str | None], "Bill"] = field(init=False, repr=False, compare=False)
-
     stated: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,9 +78,8 @@ class RateLimit(StatefulCheck):
         levels = results[0]
         if not isinstance(levels, tuple):
             raise TypeError("a Spend answers with levels")
-        for position, level in enumerate(levels):
+        for charge, level in zip(self.bill(request).charges, levels, strict=True):
             if not level.allowed:
-                charge = self.bill(request).charges[position]
                 wait = str(_whole(level.retry_after_seconds)).encode()
                 raise rejections.LIMIT_EXCEEDED.because(
                     f"{charge.name}: more than {charge.limit.burst} per {charge.limit.period}",

@@ -33,4 +33,4 @@ def decide(burst: int, period_seconds: float, cost: int, arrival: float, now: fl
     allowed = wait <= interval * ROUNDING
     used = (finish if allowed else start) - now
     left = math.floor((period_seconds - used) / interval + ROUNDING)
-    return Verdict(allowed, finish, max(0, left), 0.0 if allowed else wait, max(0.0, used))
+    return Verdict(allowed, finish, max(0, left), 0.0 if allowed else wait, used)

@@ -252,6 +252,29 @@ async def test_the_outer_layer_has_the_last_word_on_a_header(app: CountingApp) -
     assert (await drive(outer.wrap(inner.wrap(app)))).value(b"x-layer") == b"outer"
 
 
+async def test_a_default_of_an_inner_layer_wins_and_one_of_any_layer_yields_to_what_is_set(app: CountingApp) -> None:
+    outer = Says(Admission(default_headers=[(b"x-a", b"outer"), (b"x-b", b"outer"), (b"x-c", b"outer")]))
+    middle = Says(Admission(response_headers=[(b"x-b", b"middle"), (b"x-d", b"middle")]))
+    inner = Says(Admission(default_headers=[(b"x-a", b"inner"), (b"x-d", b"inner")]))
+    for guarded in (guard(app, outer, middle, inner), outer.wrap(middle.wrap(inner.wrap(app)))):
+        outcome = await drive(guarded)
+        assert {name: outcome.value(name) for name in (b"x-a", b"x-b", b"x-c", b"x-d")} == {
+            b"x-a": b"inner",
+            b"x-b": b"middle",
+            b"x-c": b"outer",
+            b"x-d": b"middle",
+        }
+
+
+async def test_the_first_value_of_a_repeated_field_is_its_value_and_all_are_its_values(app: CountingApp) -> None:
+    seen = Says()
+    await drive(seen.wrap(app), http_scope(headers=[(b"x-a", b"1"), (b"x-b", b"2"), (b"x-a", b"3")]))
+    head = seen.seen[0]
+    assert (head.value(b"x-a"), head.values(b"x-a")) == (b"1", [b"1", b"3"])
+    assert (head.value(b"x-c"), head.values(b"x-c")) == (None, [])
+    assert head.names == b"x-a\nx-b\nx-a"
+
+
 async def test_around_is_entered_in_order_around_the_app_alone(app: CountingApp) -> None:
     order: list[str] = []
 

@@ -75,6 +75,18 @@ async def test_the_app_finds_the_user_in_the_scope_and_in_the_state(app: Countin
     }
 
 
+async def test_the_sdks_token_stays_what_an_app_makes_of_it_and_no_other_request_sees_that(app: CountingApp) -> None:
+    guarded = guard(app, Facts(), Bridge())
+    for _ in range(2):
+        await drive(guarded, http_scope(headers=[(b"x-as", b"alice")]))
+    one, other = (scope["user"] for scope in app.scopes)
+    assert one.access_token is one.access_token
+    changed = one.access_token.model_copy(update={"scopes": ["mcp:admin"]})
+    one.access_token = changed
+    assert one.access_token is changed
+    assert other.access_token.scopes == ["mcp:tools"]
+
+
 async def test_the_issuer_is_the_verified_one_whatever_the_claims_say(app: CountingApp) -> None:
     forged = principal("bob", claims={"iss": "https://evil.example"})
     await drive(guard(app, Facts({b"alice": forged}), Bridge()))

@@ -2,8 +2,9 @@
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -13,7 +14,7 @@ from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.layers.rate_limit import Limit, RateLimit
 from mcp_guard.layers.session import Session
 from mcp_guard.stack import guard
-from mcp_guard.stores.base import Spend
+from mcp_guard.stores.base import Operation, Result, Spend
 from tests.guard.asgi import CountingApp, Outcome, drive, http_scope
 from tests.guard.stubs import PEOPLE, CountingStore, Facts, principal, rpc
 
@@ -33,7 +34,8 @@ class Place:
             "address_connections": WIDE,
             **limits,
         }
-        self.guarded = guard(self.app, Facts(people), RateLimit(store=store, **settings))
+        self.limits = RateLimit(store=store, **settings)
+        self.guarded = guard(self.app, Facts(people), self.limits)
 
     async def ask(
         self,
@@ -302,3 +304,22 @@ async def test_a_store_that_answers_something_else_lets_nothing_through() -> Non
 def test_a_limit_that_cannot_work_is_refused(burst: int, period: timedelta, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Limit(burst, period)
+
+
+async def test_a_tool_with_a_long_name_is_limited_and_its_name_not_kept(store: CountingStore) -> None:
+    place = Place(store, tool=Limit(2, MINUTE))
+    name = "x" * 10_000
+    assert await place.passing(3, data=rpc(name=name)) == 2
+    assert await place.passing(3, data=rpc(name="y" * 10)) == 2
+    assert cast(Any, place.limits.kept_bill).cache_info().currsize == 1
+
+
+async def test_a_store_that_leaves_a_limit_unanswered_refuses(store: CountingStore) -> None:
+    class Forgetful(CountingStore):
+        async def run(self, operations: Sequence[Operation]) -> list[Result]:
+            (levels,) = await super().run(operations)
+            return [levels[:1] if isinstance(levels, tuple) else levels]
+
+    place = Place(Forgetful())
+    assert (await place.ask(rpc(name="add"))).status == 503
+    assert place.app.calls == 0

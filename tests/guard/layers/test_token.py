@@ -248,6 +248,23 @@ async def test_a_token_is_verified_once() -> None:
     assert guard.keys.asked == 1
 
 
+async def test_a_second_credential_is_refused_beside_one_that_is_remembered_too() -> None:
+    guard, value = guarded(), bearer(KEY.token())
+    assert (await guard.send(value)).status == 200
+    await guard.refused(rejections.CREDENTIALS_REPEATED, value, value)
+    await guard.refused(rejections.CREDENTIALS_REPEATED, value, query=b"a=1&access%5Ftoken=x")
+    assert (await guard.send(value, query=b"a=1")).status == 200
+    assert guard.keys.asked == 1
+
+
+async def test_a_remembered_token_is_still_refused_in_another_form() -> None:
+    guard, token = guarded(), KEY.token()
+    assert (await guard.send(bearer(token))).status == 200
+    await guard.refused(rejections.CREDENTIALS_MALFORMED, b"Bearer  " + token)
+    await guard.refused(rejections.SCHEME_NOT_SUPPORTED, b"Basic " + token)
+    assert (await guard.send(b"bearer " + token)).status == 200
+
+
 async def test_without_a_cache_every_request_is_verified() -> None:
     guard, value = guarded(cached_tokens=0), bearer(KEY.token())
     for _ in range(3):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mcp_guard import rejections
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.layers.wire import INERT, SINGLE, Wire
+from mcp_guard.layers.wire import INERT, SINGLE, Wire, judge_names, kept_canonical
 from mcp_guard.rejections import Kind
 from tests.guard.asgi import CountingApp, drive, http_scope
 from tests.guard.layers.handshakes import handshake
@@ -240,3 +240,16 @@ async def test_whatever_the_fields_what_the_app_sees_has_one_reading(headers: He
 def test_a_setting_that_cannot_work_is_named(settings: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         Wire(**settings)
+
+
+async def test_what_is_kept_of_earlier_requests_is_bounded_in_size() -> None:
+    requests: list[tuple[Any, dict[str, Any]]] = [
+        (kept_canonical, {"path": "/" + "a" * 1000}),
+        (judge_names, {"headers": [HOST, (b"x-" + b"a" * 3000, b"")]}),
+    ]
+    for kept, long in requests:
+        kept.cache_clear()
+        await admitted(**long)
+        assert kept.cache_info().currsize == 0
+        await admitted(headers=[HOST])
+        assert kept.cache_info().currsize == 1
