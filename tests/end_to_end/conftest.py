@@ -15,7 +15,8 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.end_to_end.chromium import Browser, Context, chromium
+from tests.end_to_end.chromium import chromium
+from tests.end_to_end.devtools import Browser, Context
 from tests.end_to_end.loopback_site import Site, loopback_site
 from tests.end_to_end.native_app import NativeApp
 

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.end_to_end.chromium import Context, Tab
 from tests.end_to_end.conftest import USERS, RunningDemo
+from tests.end_to_end.devtools import Context, Tab
 from tests.end_to_end.loopback_site import Site
 from tests.end_to_end.native_app import NativeApp
 from tests.end_to_end.test_demo_process import call_whoami
@@ -66,7 +66,7 @@ def test_a_login_that_began_with_a_link_of_another_site_is_no_different(
 def test_the_whole_login_can_be_done_with_keys_alone(app: NativeApp, profile: Context) -> None:
     tab = profile.tab()
     tab.open(app.url())
-    tab.wait_for_focus("username")
+    tab.wait_for_focus()
     tab.write("alice")
     tab.press(*TAB)
     tab.write(PASSWORD)
@@ -84,8 +84,8 @@ def test_a_wrong_password_is_said_on_the_page_and_the_name_stays(app: NativeApp,
     tab.open(app.url())
     tab.sign_in("alice", "not-the-password")
     assert "Name or password is wrong." in tab.text
-    assert tab.evaluate("[username.value, password.value]") == ["alice", ""]
-    tab.wait_for_focus("password")
+    tab.wait_for_focus()
+    assert tab.evaluate("[username.value, password.value, document.activeElement.id]") == ["alice", "", "password"]
     tab.write(PASSWORD)
     with tab.loading():
         tab.press(*ENTER)

@@ -15,8 +15,8 @@ import trustme
 from mcp_guard.oauth import AuthorizationServer, StaticUsers
 from mcp_guard.stores.memory import MemoryStore
 from tests.end_to_end import chromium
-from tests.end_to_end.chromium import Context, Tab
 from tests.end_to_end.conftest import USERS, RunningDemo
+from tests.end_to_end.devtools import Context, Tab
 from tests.end_to_end.loopback_site import Site
 from tests.end_to_end.native_app import NativeApp
 from tests.end_to_end.test_demo_process import call_whoami
@@ -133,9 +133,10 @@ def test_the_pages_fit_a_narrow_screen_and_are_legible_by_day_and_by_night(
 def test_the_pages_can_be_heard_and_walked_through(demo: RunningDemo, app: NativeApp, profile: Context) -> None:
     tab = profile.tab()
     tab.open(app.url())
-    tab.wait_for_focus("username")
+    tab.wait_for_focus()
+    assert tab.evaluate(RING)[0] == "username"
     tab.sign_in("alice", "not-the-password")
-    tab.wait_for_focus("password")
+    tab.wait_for_focus()
     wrong = "Name or password is wrong."
     assert {
         ("heading", "Sign in to mcp-guard demo"),
