@@ -14,9 +14,19 @@ from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from mcp_guard.facts import FACTS_KEY, Call
 from mcp_guard.failures import Unavailable
-from mcp_guard.layer import ADMITTED, Admission, Around, BodyTooLarge, ClientDisconnected, RequestHead, Watch
-from mcp_guard.refusal import RETRY_SOON, body_of, unavailable
+from mcp_guard.layer import (
+    ADMITTED,
+    Admission,
+    Around,
+    BodyTooLarge,
+    ClientDisconnected,
+    RequestHead,
+    ResponseCut,
+    Watch,
+)
+from mcp_guard.refusal import FIELDS, body_of, guard_fault, unavailable
 from mcp_guard.rejections import Rejection
+from mcp_guard.said import SaidFields
 from mcp_guard.stores.base import Operation, Store
 
 logger = logging.getLogger("mcp_guard")
@@ -43,9 +53,7 @@ class Exchange:
     facts: dict[type, Any] = field(init=False)
     request: RequestHead = field(init=False)
     last: Admission = ADMITTED
-    set_headers: RawHeaders = field(default_factory=list)
-    set_names: set[bytes] = field(default_factory=set)
-    default_headers: RawHeaders = field(default_factory=list)
+    said: SaidFields = field(default_factory=SaidFields)
     arounds: list[Around] = field(default_factory=list)
     watches: list[tuple[Watch, Store | None]] = field(default_factory=list)
     body: bytes | None = None
@@ -96,26 +104,13 @@ class Exchange:
         if admission.around is not None:
             self.arounds.append(admission.around)
         if admission.response_headers or admission.default_headers:
-            self.say(admission)
+            self.said.take(admission)
         if admission.hide and not admission.hide.isdisjoint(self.request.fields):
             self.show({"headers": [pair for pair in self.request.headers if pair[0] not in admission.hide]})
         if admission.scope:
             self.show(admission.scope)
         self.last = admission
         return admission.answer is None and admission.divert is None
-
-    def say(self, admission: Admission) -> None:
-        """Take note of header fields for the response: of those set the outermost wins, of defaults the innermost."""
-        names = [name for name, _ in admission.response_headers]
-        if self.set_names.isdisjoint(names):
-            self.set_headers += admission.response_headers
-        else:
-            self.set_headers += [pair for pair in admission.response_headers if pair[0] not in self.set_names]
-        self.set_names.update(names)
-        if admission.default_headers:
-            named = {name for name, _ in admission.default_headers}
-            outer = [pair for pair in self.default_headers if pair[0] not in named]
-            self.default_headers = [*outer, *admission.default_headers]
 
     def show(self, members: Mapping[str, Any]) -> None:
         """Change what the layers further in and the app are shown of the request."""
@@ -218,7 +213,7 @@ class Exchange:
             self.refused = True
             await self.outer_send({"type": "websocket.close", "code": 1008, "reason": ""})
             return
-        await self.outer_send({**message, "headers": self.with_headers(headers)})
+        await self.outer_send({**message, "headers": self.said.on(headers)})
 
     async def send_body(self, message: Message) -> None:
         if not self.started:
@@ -255,15 +250,6 @@ class Exchange:
         self.refused = True
         raise ResponseCut(reason)
 
-    def with_headers(self, headers: RawHeaders) -> RawHeaders:
-        """The response's header fields with those that the checks said."""
-        present = {name.lower() for name, _ in headers}
-        if not present.isdisjoint(self.set_names):
-            headers = [pair for pair in headers if pair[0].lower() not in self.set_names]
-        present |= self.set_names
-        missing = [pair for pair in self.default_headers if pair[0] not in present]
-        return [*headers, *missing, *self.set_headers]
-
     async def refuse(self, rejection: Rejection) -> None:
         """Send a refusal in place of the app's response; when that has begun, cut it."""
         self.facts.setdefault(Rejection, rejection)
@@ -272,8 +258,7 @@ class Exchange:
         if self.started:
             self.cut(str(rejection))
         body = body_of(rejection, self.facts.get(Call))
-        headers: RawHeaders = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-        await self.send_whole(rejection.kind.status, [*headers, *rejection.headers], body)
+        await self.send_whole(rejection.kind.status, [*FIELDS, *rejection.headers], body)
         self.refused = True
 
     async def send_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
@@ -285,15 +270,6 @@ class Exchange:
             body = b""
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-class ResponseCut(Exception):
-    """A response that had begun was ended by the guard; the server closes the connection."""
-
-
-def guard_fault() -> Rejection:
-    """The refusal for a defect of a layer."""
-    return rejections.GUARD_FAULT.because("a guard layer failed", RETRY_SOON)
 
 
 async def settle(watch: Watch, operations: Sequence[Operation], store: Store | None) -> None:

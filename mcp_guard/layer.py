@@ -94,6 +94,10 @@ class ClientDisconnected(Exception):
     """The client went away before its request was complete."""
 
 
+class ResponseCut(Exception):
+    """A response that had begun was ended by the guard; the server closes the connection."""
+
+
 class Watch(Protocol):
     """An observer of the response, made for one exchange by the check that admitted it.
 

@@ -12,6 +12,21 @@ from mcp_guard.rejections import Kind, Rejection
 ENCODER = json.JSONEncoder(separators=(",", ":"))
 RETRY_SOON: RawHeaders = [(b"retry-after", b"1")]
 
+FIELDS: RawHeaders = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+"""What every refusal says of itself, also where no layer further out does."""
+
+
+def guard_fault() -> Rejection:
+    """The refusal for a defect of a layer."""
+    return rejections.GUARD_FAULT.because("a guard layer failed", RETRY_SOON)
+
 
 def unavailable(fault: Unavailable) -> Rejection:
     """The refusal for something that cannot decide now."""

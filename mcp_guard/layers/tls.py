@@ -80,10 +80,9 @@ class Tls(Check):
 
 def refusal(request: RequestHead) -> Rejection:
     """What to answer to cleartext."""
-    headers = ALWAYS + UNLESS_SAID
     if carries_credential(request):
-        return rejections.CREDENTIAL_OVER_CLEARTEXT.because("a credential was sent over http", headers)
-    return rejections.CLEARTEXT.because("the request came over http", headers)
+        return rejections.CREDENTIAL_OVER_CLEARTEXT.because("a credential was sent over http")
+    return rejections.CLEARTEXT.because("the request came over http")
 
 
 def carries_credential(request: RequestHead) -> bool:

@@ -19,11 +19,11 @@ from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, MemorySink
 from mcp_guard.check import Layer
-from mcp_guard.exchange import ResponseCut
 from mcp_guard.facts import Principal, RequestId, SessionHandle, fact
 from mcp_guard.failures import StoreUnavailable, Unavailable
-from mcp_guard.layer import Admission, Answer, BodyTooLarge, RequestHead
+from mcp_guard.layer import Admission, Answer, BodyTooLarge, RequestHead, ResponseCut
 from mcp_guard.layers.audit import Audit
+from mcp_guard.layers.wire import Wire
 from mcp_guard.stack import guard
 from mcp_guard.stores.base import Get, Put
 from tests.guard.asgi import (
@@ -848,3 +848,13 @@ async def test_a_refusal_is_the_same_for_every_request_of_its_kind(app: Counting
     layer = Says(fault=REFUSED)
     outcomes = [await drive(layer.wrap(app), http_scope("GET")) for _ in range(2)]
     assert outcomes[0].sent == outcomes[1].sent
+
+
+async def test_a_refusal_by_the_outermost_layer_has_the_fields_that_defend_it(app: CountingApp) -> None:
+    outcome = await drive(guard(app, Wire()), http_scope(path="//mcp", raw_path=b"//mcp"))
+    assert outcome.status == 400
+    assert outcome.value(b"x-content-type-options") == b"nosniff"
+    assert outcome.value(b"x-frame-options") == b"DENY"
+    assert outcome.value(b"referrer-policy") == b"no-referrer"
+    assert b"frame-ancestors 'none'" in (outcome.value(b"content-security-policy") or b"")
+    assert outcome.value(b"cache-control") == b"no-store"
