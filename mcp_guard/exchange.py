@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from mcp_guard.body import Body
 from mcp_guard.facts import FACTS_KEY, Call
 from mcp_guard.failures import Unavailable
 from mcp_guard.layer import (
     ADMITTED,
     Admission,
     Around,
-    BodyTooLarge,
     ClientDisconnected,
     RequestHead,
     ResponseCut,
@@ -51,22 +51,21 @@ class Exchange:
     outer_send: Send
     scope: Scope = field(init=False)
     facts: dict[type, Any] = field(init=False)
+    body: Body = field(init=False)
     request: RequestHead = field(init=False)
     last: Admission = ADMITTED
     said: SaidFields = field(default_factory=SaidFields)
     arounds: list[Around] = field(default_factory=list)
     watches: list[tuple[Watch, Store | None]] = field(default_factory=list)
-    body: bytes | None = None
-    body_replayed: bool = False
     started: bool = False
-    gone: bool = False
     refused: bool = False
 
     def __post_init__(self) -> None:
         # Some servers append trailers to the live header list: whatever is decided on is a copy from before receive().
         self.scope = {**self.outer_scope, "headers": list(self.outer_scope["headers"])}
         self.facts = self.scope.setdefault(FACTS_KEY, {})
-        self.request = RequestHead(self.scope, self.facts, self.read_body)
+        self.body = Body(self.outer_receive)
+        self.request = RequestHead(self.scope, self.facts, self.body.read)
 
     async def run(self, steps: Sequence[Step], app: ASGIApp) -> None:
         """Take the exchange through the steps and to the app, and see it to its end."""
@@ -116,7 +115,7 @@ class Exchange:
         """Change what the layers further in and the app are shown of the request."""
         self.scope.update(members)
         if not HEAD_MEMBERS.isdisjoint(members):
-            self.request = RequestHead(self.scope, self.facts, self.read_body)
+            self.request = RequestHead(self.scope, self.facts, self.body.read)
 
     async def respond(self, app: ASGIApp) -> None:
         """Give the answer of a layer, or call the app that the request is for."""
@@ -133,41 +132,12 @@ class Exchange:
                 await self.call(app, arounds[1:])
             return
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(self.scope, self.body.receive, self.send)
         except (Rejection, Unavailable, ResponseCut):
             raise
         except Exception:
             logger.exception("the guarded app failed")
             await self.refuse(rejections.APP_FAULT.because("the app raised an exception"))
-
-    async def read_body(self, limit_bytes: int) -> bytes:
-        """The whole body, at most `limit_bytes`; kept to be replayed to the app."""
-        if self.body is None:
-            parts: list[bytes] = []
-            size = 0
-            more = True
-            while more:
-                message = await self.outer_receive()
-                if message["type"] != "http.request":
-                    raise ClientDisconnected
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit_bytes:
-                    raise BodyTooLarge
-                more = message.get("more_body", False)
-            self.body = b"".join(parts)
-        if len(self.body) > limit_bytes:
-            raise BodyTooLarge
-        return self.body
-
-    async def receive(self) -> Message:
-        """The app's `receive`: the body that was read, once, and after it whatever the server has to say."""
-        if self.body is not None and not self.body_replayed:
-            self.body_replayed = True
-            return {"type": "http.request", "body": self.body, "more_body": False}
-        message = await self.outer_receive()
-        self.gone = self.gone or message["type"] == "http.disconnect"
-        return message
 
     async def send(self, message: Message) -> None:
         """The app's `send`: shows the response to the watches and adds what the checks said."""
@@ -187,7 +157,7 @@ class Exchange:
 
     async def send_start(self, message: Message) -> None:
         if self.started:
-            if self.gone:
+            if self.body.gone:
                 # The SDK answers an HTTP+SSE stream once more when its client has left; nobody is there to hear it.
                 return
             raise RuntimeError("the app started its response twice")
@@ -252,6 +222,8 @@ class Exchange:
 
     async def refuse(self, rejection: Rejection) -> None:
         """Send a refusal in place of the app's response; when that has begun, cut it."""
+        # Kept as a fact, it must not hold on to the frames that hold the facts: nothing waits for the cycle collector.
+        rejection.__traceback__ = rejection.__context__ = rejection.__cause__ = None
         self.facts.setdefault(Rejection, rejection)
         if self.refused:
             return

@@ -1,9 +1,11 @@
 """One exchange: what the app is shown, what becomes of its response, and what happens when something fails."""
 
 import contextlib
+import gc
 import hashlib
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +20,7 @@ from starlette.routing import Mount
 from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, MemorySink
-from mcp_guard.check import Layer
+from mcp_guard.check import Check, Layer
 from mcp_guard.facts import Principal, RequestId, SessionHandle, fact
 from mcp_guard.failures import StoreUnavailable, Unavailable
 from mcp_guard.layer import Admission, Answer, BodyTooLarge, RequestHead, ResponseCut
@@ -858,3 +860,54 @@ async def test_a_refusal_by_the_outermost_layer_has_the_fields_that_defend_it(ap
     assert outcome.value(b"referrer-policy") == b"no-referrer"
     assert b"frame-ancestors 'none'" in (outcome.value(b"content-security-policy") or b"")
     assert outcome.value(b"cache-control") == b"no-store"
+
+
+# What is left behind
+
+
+@pytest.mark.parametrize("what", ["admitted", "refused", "unavailable", "defect"])
+async def test_a_request_that_was_served_is_freed_without_the_cycle_collector(
+    what: str, sink: MemorySink, store: CountingStore
+) -> None:
+    @dataclass(frozen=True)
+    class Forgets(Check):
+        async def admit(self, request: RequestHead) -> Admission:
+            await request.body(1024)
+            try:
+                if what != "admitted":
+                    raise KeyError(what)
+            except KeyError:
+                if what == "refused":
+                    raise rejections.NOT_FOUND.because("nothing is here") from None
+                if what == "unavailable":
+                    raise Unavailable("away") from None
+                raise
+            return Admission(hide=frozenset({b"accept"}), scope={"user": "alice"})
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_all(receive)
+        await send(start())
+        await send(body())
+
+    stack = guard(answer, Audit(AuditLog(sink)), Forgets(), Asks(store=store, operations=(Get("k"),)))
+
+    async def exchange() -> None:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"body", "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await stack(http_scope(headers=[(b"accept", b"*/*")]), receive, send)
+        assert len(sent) == 2
+
+    await exchange()
+    gc.collect()
+    gc.disable()
+    try:
+        await exchange()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
