@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from hypothesis import strategies as st
-
 from conformance_suites.sessions import look_alike, open_session, require_sessions, session_lives, within
 from pytest_mcp_conformance import Finding, Inconclusive, mcp, requirement
 from pytest_mcp_conformance.credentials import Credential
 from pytest_mcp_conformance.exchange import Exchange, Header, Request
+from pytest_mcp_conformance.machines.sessions import Attempt, classic_sequences, sequences
 from pytest_mcp_conformance.properties import Space
 from pytest_mcp_conformance.target import Target
 
@@ -59,18 +56,6 @@ def test_a_session_id_is_no_substitute_for_a_token(
         raise Inconclusive("the session no longer answers its owner, so the refusals prove nothing")
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One request within a session: whose, of which kind, and in whose session."""
-
-    user: str
-    kind: str
-    session_of: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} by user {self.user} in the session of user {self.session_of}"
-
-
 def request_of(target: Target, kind: str, session: str) -> Request:
     """A request of a kind: a JSON-RPC request, a notification, a response, a GET, a DELETE."""
     if kind == "notification":
@@ -93,7 +78,7 @@ def test_a_session_serves_nobody_but_its_user(target: Target, alice: Credential,
         for number, attempt in enumerate(attempts):
             told = "; ".join(map(str, attempts[: number + 1]))
             credential, session = users[attempt.user], sessions[attempt.session_of]
-            if attempt.user != attempt.session_of:
+            if attempt.is_strange:
                 kind = (attempt.user, attempt.kind)
                 if kind not in unknown:
                     unknown[kind] = target.send(request_of(target, attempt.kind, look_alike(session)), credential)
@@ -101,11 +86,8 @@ def test_a_session_serves_nobody_but_its_user(target: Target, alice: Credential,
             elif not session_lives(target, session, credential):
                 _raise_ended(target, told)
 
-    kinds = ("request", "notification", "response", "GET", "DELETE")
-    classics = [[Attempt("B", kind, "A"), Attempt("A", "request", "A")] for kind in kinds]
-    drawn = st.builds(Attempt, st.sampled_from("AB"), st.sampled_from(kinds), st.sampled_from("AB"))
     with target.controlled(alice), target.controlled(bob):
-        space.search(judge, st.lists(drawn, min_size=2, max_size=4), classics=classics, max_examples=2)
+        space.search(judge, sequences(), classics=classic_sequences(), max_examples=2)
         for user, session in sessions.items():
             if not session_lives(target, session, users[user]):
                 _raise_ended(target, "everything above")
