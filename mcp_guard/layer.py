@@ -38,6 +38,14 @@ class RequestHead:
         self._read = read
 
     @property
+    def routed_path(self) -> str:
+        """The path as the app's router sees it: without the prefix of the app's mount point (ASGI `root_path`)."""
+        root = self.scope.get("root_path", "")
+        if root and self.path.startswith(f"{root}/"):
+            return self.path[len(root) :]
+        return self.path
+
+    @property
     def names(self) -> bytes:
         """The names of all fields in order, one a line."""
         if self._names is None:

@@ -84,7 +84,7 @@ class Session(StatefulCheck):
         Raises:
             Rejection: it cannot be one that was ever minted.
         """
-        if request.path != request.fact(Resource).path:
+        if request.fact(Resource).path not in (request.routed_path, request.path):
             return _endpoint_handle(request.path, request.query.decode("latin-1"))
         if request.fact(Call).modern:
             return None

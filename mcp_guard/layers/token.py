@@ -190,7 +190,7 @@ class Token(Check):
         self._verified.clear()
 
     async def admit(self, request: RequestHead) -> Admission:
-        guarded = self._by_path.get(_routed(request)) or self._by_path.get(request.path, self._first)
+        guarded = self._by_path.get(request.routed_path) or self._by_path.get(request.path, self._first)
         values = request.values(b"authorization")
         try:
             if request.query or len(values) != 1:
@@ -249,14 +249,6 @@ class Token(Check):
         )
         hide = frozenset[bytes]() if self.insecure_forward_credentials else CREDENTIAL_FIELDS
         return Admission(facts=(principal, resource), hide=hide)
-
-
-def _routed(request: RequestHead) -> str:
-    """The path as the app's router sees it: without the prefix of the app's mount point."""
-    root = request.scope.get("root_path", "")
-    if root and request.path.startswith(f"{root}/"):
-        return request.path[len(root) :]
-    return request.path
 
 
 def _by_path(resources: tuple[Resource, ...]) -> dict[str, Guarded]:

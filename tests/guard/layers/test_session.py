@@ -80,11 +80,12 @@ class Place:
         path: str = "/mcp",
         query: bytes = b"",
         headers: Sequence[tuple[bytes, bytes]] = (),
+        root_path: str = "",
     ) -> Outcome:
         given = [(b"x-as", who), *headers]
         if session is not None:
             given.append((b"mcp-session-id", session))
-        scope = http_scope(method, path, given, query)
+        scope = http_scope(method, path, given, query, root_path=root_path)
         return await drive(self.guarded, scope, b"" if method in ("GET", "DELETE") else data)
 
     async def open(self, who: bytes = b"alice") -> bytes:
@@ -706,3 +707,13 @@ def test_a_time_to_live_under_a_second_is_refused(ttl: timedelta) -> None:
 def test_the_identity_and_not_the_token_owns_a_session() -> None:
     assert PEOPLE_AND_OTHERS[b"refreshed"].owner == PEOPLE[b"alice"].owner
     assert len({PEOPLE_AND_OTHERS[who].owner for who in OTHERS}) == len(OTHERS) - 1, "two of them are the same bob"
+
+
+async def test_below_a_mount_point_sessions_are_bound_like_anywhere(place: Place) -> None:
+    mounted: Any = {"path": "/api/mcp", "root_path": "/api"}
+    opened = await place.ask(data=rpc("initialize"), **mounted)
+    session = opened.value(b"mcp-session-id")
+    assert opened.status == 200
+    assert session is not None
+    assert (await place.ask(b"alice", session, **mounted)).status == 200
+    assert (await place.ask(b"bob", session, **mounted)).status == 404
