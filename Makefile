@@ -30,11 +30,12 @@ help:
 	@echo "make constraints  resolve the development environment anew, with hashes"
 	@echo "make clean        remove everything the other targets made"
 
+# The file is complete, so nothing is resolved: pip would take a newer release for a requirement with an extra, and refuse it.
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mcp-guard needs Python 3.11 or newer; set PYTHON")'
 	@echo "Preparing $(VENV); this is done once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
