@@ -22,7 +22,7 @@ from mcp_guard.facts import Call, ClientAddress, Principal
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import Admission, RequestHead
 from mcp_guard.secret import fingerprint
-from mcp_guard.stores.base import Bucket, Level, Operation, Result, Spend
+from mcp_guard.stores.base import Bucket, Level, Operation, Result, Spend, levels_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,7 @@ class RateLimit(StatefulCheck):
         return (self.bill(request).spend,)
 
     def answer(self, request: RequestHead, results: Sequence[Result]) -> Admission:
-        levels = results[0]
-        if not isinstance(levels, tuple):
-            raise TypeError("a Spend answers with levels")
+        levels = levels_of(results[0])
         for charge, level in zip(self.bill(request).charges, levels, strict=True):
             if not level.allowed:
                 wait = str(_whole(level.retry_after_seconds)).encode()
