@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from mcp_guard.asgi import ASGIApp
-from mcp_guard.failures import ConfigurationError
+from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.layer import Admission, Managed, RequestHead
 from mcp_guard.lifespan import Guard
 from mcp_guard.pipeline import Batch, Pipeline, Row
@@ -78,6 +78,28 @@ class StatefulCheck(Layer, ABC):
             Rejection: the request goes no further.
         """
 
+    def without_store(self, request: RequestHead, fault: StoreUnavailable) -> Admission:
+        """Decide although the store did not answer what was asked. Refuses, unless a check knows a stricter way.
+
+        Raises:
+            Rejection: the request goes no further.
+            StoreUnavailable: it cannot be decided; refused with 503.
+        """
+        raise fault
+
+
+@dataclass(frozen=True)
+class Junction(Check, ABC):
+    """A check that also takes requests in by another way than through the layers further out."""
+
+    @abstractmethod
+    def join(self, inward: ASGIApp) -> None:
+        """Told once, while the stack is built: the layers further in, around the app.
+
+        Raises:
+            ConfigurationError: it stands in another stack already.
+        """
+
 
 AnyLayer: TypeAlias = Check | StatefulCheck
 
@@ -89,7 +111,7 @@ def compile_layers(layers: Sequence[Layer], app: ASGIApp) -> Pipeline:
         ConfigurationError: a layer is neither a `Check` nor a `StatefulCheck`.
     """
     steps: list[Row | Batch] = []
-    for layer in layers:
+    for position, layer in enumerate(layers):
         last = steps[-1] if steps else None
         if isinstance(layer, StatefulCheck):
             if isinstance(last, Batch) and last.accepts(layer):
@@ -101,6 +123,10 @@ def compile_layers(layers: Sequence[Layer], app: ASGIApp) -> Pipeline:
                 last.checks.append(layer)
             else:
                 steps.append(Row([layer]))
+            if isinstance(layer, Junction):
+                inward = compile_layers(layers[position + 1 :], app)
+                layer.join(inward)
+                return Pipeline(tuple(steps), inward)
         else:
             raise ConfigurationError(f"layers: {type(layer).__name__} is neither a Check nor a StatefulCheck")
     return Pipeline(tuple(steps), app)

@@ -5,6 +5,7 @@ its response. A refusal is sent the same way as a response of the app, so that h
 further out apply to it too. Whatever is not a `Rejection` refuses with 503.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from mcp_guard.body import Body
+from mcp_guard.delivery import Delivery
 from mcp_guard.facts import FACTS_KEY, Call
 from mcp_guard.failures import Unavailable
 from mcp_guard.layer import (
@@ -22,17 +24,20 @@ from mcp_guard.layer import (
     ClientDisconnected,
     RequestHead,
     ResponseCut,
-    Watch,
 )
 from mcp_guard.refusal import FIELDS, body_of, guard_fault, unavailable
 from mcp_guard.rejections import Rejection
 from mcp_guard.said import SaidFields
-from mcp_guard.stores.base import Operation, Store
+from mcp_guard.stores.base import Store
+from mcp_guard.watches import Watches
 
 logger = logging.getLogger("mcp_guard")
 
 HEAD_MEMBERS = frozenset({"headers", "method", "path", "query_string", "raw_path"})
 """What a `RequestHead` takes from the scope; when none of it changes, the same head goes on inward."""
+
+CLOSING_SECONDS = 1.0
+"""How long the end of a response that is ended from outside may take to be handed to the server."""
 
 
 class Step(Protocol):
@@ -56,7 +61,8 @@ class Exchange:
     last: Admission = ADMITTED
     said: SaidFields = field(default_factory=SaidFields)
     arounds: list[Around] = field(default_factory=list)
-    watches: list[tuple[Watch, Store | None]] = field(default_factory=list)
+    watches: Watches = field(default_factory=Watches)
+    delivery: Delivery = field(init=False)
     started: bool = False
     refused: bool = False
 
@@ -65,7 +71,8 @@ class Exchange:
         self.scope = {**self.outer_scope, "headers": list(self.outer_scope["headers"])}
         self.facts = self.scope.setdefault(FACTS_KEY, {})
         self.body = Body(self.outer_receive)
-        self.request = RequestHead(self.scope, self.facts, self.body.read)
+        self.delivery = Delivery(self.outer_send)
+        self.request = RequestHead(self.scope, self.facts, self.body.read, self.delivery)
 
     async def run(self, steps: Sequence[Step], app: ASGIApp) -> None:
         """Take the exchange through the steps and to the app, and see it to its end."""
@@ -76,7 +83,7 @@ class Exchange:
         except ResponseCut as cut:
             logger.warning("a response was cut: %s", cut)
         finally:
-            self.end_watches(0)
+            self.watches.end()
 
     async def decide_and_respond(self, steps: Sequence[Step], app: ASGIApp) -> None:
         try:
@@ -98,8 +105,8 @@ class Exchange:
         """Take note of what a check said. Answers True when the request goes on to the next step."""
         for fact in admission.facts:
             self.facts[type(fact)] = fact
-        if admission.watch is not None:
-            self.watches.append((admission.watch, store))
+        if admission.watch is not None or admission.rewrite is not None:
+            self.watches.add(admission.watch, admission.rewrite, store)
         if admission.around is not None:
             self.arounds.append(admission.around)
         if admission.response_headers or admission.default_headers:
@@ -108,6 +115,8 @@ class Exchange:
             self.show({"headers": [pair for pair in self.request.headers if pair[0] not in admission.hide]})
         if admission.scope:
             self.show(admission.scope)
+        if admission.body is not None:
+            self.show_body(admission.body)
         self.last = admission
         return admission.answer is None and admission.divert is None
 
@@ -115,7 +124,13 @@ class Exchange:
         """Change what the layers further in and the app are shown of the request."""
         self.scope.update(members)
         if not HEAD_MEMBERS.isdisjoint(members):
-            self.request = RequestHead(self.scope, self.facts, self.body.read)
+            self.request = RequestHead(self.scope, self.facts, self.body.read, self.delivery)
+
+    def show_body(self, body: bytes) -> None:
+        """Put another body in the place of the client's."""
+        length = (b"content-length", str(len(body)).encode())
+        self.body.content = body
+        self.show({"headers": [length if pair[0] == b"content-length" else pair for pair in self.request.headers]})
 
     async def respond(self, app: ASGIApp) -> None:
         """Give the answer of a layer, or call the app that the request is for."""
@@ -131,13 +146,41 @@ class Exchange:
             with arounds[0]():
                 await self.call(app, arounds[1:])
             return
+        self.delivery.begin()
+        stopped = False
         try:
             await app(self.scope, self.body.receive, self.send)
         except (Rejection, Unavailable, ResponseCut):
             raise
+        except asyncio.CancelledError:
+            stopped = self.delivery.over()
+            if not stopped:
+                raise
         except Exception:
             logger.exception("the guarded app failed")
             await self.refuse(rejections.APP_FAULT.because("the app raised an exception"))
+        finally:
+            stopped = self.delivery.over() or stopped
+        if stopped:
+            await self.finish()
+
+    async def finish(self) -> None:
+        """End a response that was ended from outside; one that had not begun becomes a refusal."""
+        reason = self.delivery.reason or ""
+        logger.info("a response was ended: %s", reason)
+        if not self.started:
+            await self.refuse(unavailable(Unavailable(reason)))
+            return
+        if self.refused:
+            return
+        self.refused = True
+        if self.delivery.is_cut:
+            raise ResponseCut(reason)
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self.outer_send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            raise ResponseCut(f"{reason}; the client does not read") from None
 
     async def send(self, message: Message) -> None:
         """The app's `send`: shows the response to the watches and adds what the checks said."""
@@ -150,7 +193,7 @@ class Exchange:
             await self.send_body(message)
         elif not self.started:
             logger.debug("%s is not passed on: nothing goes out before the start of the response", kind)
-        elif kind != "http.response.trailers" and any(watch.wants_body for watch, _ in self.watches):
+        elif kind != "http.response.trailers" and self.watches.want_body:
             self.cut(f"{kind} carries a body that cannot be judged")
         else:
             await self.outer_send(message)
@@ -162,20 +205,14 @@ class Exchange:
                 return
             raise RuntimeError("the app started its response twice")
         status, headers = message["status"], list(message.get("headers", ()))
-        for position in range(len(self.watches) - 1, -1, -1):
-            watch, store = self.watches[position]
-            try:
-                operations = watch.on_start(status, headers)
-                if operations:
-                    await settle(watch, operations, store)
-                continue
-            except (Rejection, Unavailable) as fault:
-                refusal = fault if isinstance(fault, Rejection) else unavailable(fault)
-            except Exception:
-                logger.exception("a guard layer failed; the response is refused")
-                refusal = guard_fault()
-            self.end_watches(position)
-            await self.refuse(refusal)
+        try:
+            headers = await self.watches.on_start(status, headers)
+        except (Rejection, Unavailable) as fault:
+            await self.refuse(fault if isinstance(fault, Rejection) else unavailable(fault))
+            return
+        except Exception:
+            logger.exception("a guard layer failed; the response is refused")
+            await self.refuse(guard_fault())
             return
         self.started = True
         if self.scope["type"] == "websocket":
@@ -188,28 +225,19 @@ class Exchange:
     async def send_body(self, message: Message) -> None:
         if not self.started:
             raise RuntimeError("the app sent a body before it started its response")
-        chunk = message.get("body", b"")
-        for watch, store in reversed(self.watches):
-            if watch.wants_body:
-                try:
-                    operations = watch.on_body(chunk)
-                    if operations:
-                        await settle(watch, operations, store)
-                except (Rejection, Unavailable) as fault:
-                    self.cut(str(fault))
-                except Exception:
-                    logger.exception("a guard layer failed; the response is cut")
-                    self.cut(str(guard_fault()))
-        await self.outer_send(message)
-
-    def end_watches(self, position: int) -> None:
-        """Let the watches from `position` inwards go, innermost first."""
-        for watch, _ in reversed(self.watches[position:]):
-            try:
-                watch.on_end()
-            except Exception:
-                logger.exception("%s failed to let go", type(watch).__name__)
-        del self.watches[position:]
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        try:
+            passed = await self.watches.on_body(chunk, more)
+        except (Rejection, Unavailable) as fault:
+            self.cut(str(fault))
+        except Exception:
+            logger.exception("a guard layer failed; the response is cut")
+            self.cut(str(guard_fault()))
+        else:
+            if passed is chunk:
+                await self.delivery.body(message)
+            elif passed or not more:
+                await self.delivery.body({**message, "body": passed})
 
     def cut(self, reason: str) -> None:
         """End a response that has begun: nothing more is sent, and the server closes the connection.
@@ -242,16 +270,3 @@ class Exchange:
             body = b""
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def settle(watch: Watch, operations: Sequence[Operation], store: Store | None) -> None:
-    """Run what a watch asks for and let it judge the results.
-
-    Raises:
-        Rejection: the watch refuses the response.
-        Unavailable: the watch or the store cannot judge it now.
-        RuntimeError: its check has no store to ask.
-    """
-    if store is None:
-        raise RuntimeError(f"{type(watch).__name__} asks for store operations but its check has no store")
-    watch.settle(await store.run(operations))

@@ -185,10 +185,14 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SessionHandle:
-    """The session, stream or endpoint that the request claims, after it was found to be the principal's own."""
+    """The session, stream or endpoint that the request claims, after it was found to be the principal's own.
+
+    `home` names the worker that holds it, where that is known: text that the worker itself gave when it was created.
+    """
 
     value: str = field(repr=False)
     fingerprint: str
+    home: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,21 @@ class RequestHead:
     Field names are lower case, as ASGI promises. `fields` has the first value of each name.
     """
 
-    __slots__ = ("_names", "_read", "facts", "fields", "headers", "method", "path", "query", "raw_path", "scope")
+    __slots__ = (
+        "_names",
+        "_read",
+        "facts",
+        "fields",
+        "headers",
+        "method",
+        "outgoing",
+        "path",
+        "query",
+        "raw_path",
+        "scope",
+    )
 
-    def __init__(self, scope: Scope, facts: dict[type, Any], read: "BodyReader") -> None:
+    def __init__(self, scope: Scope, facts: dict[type, Any], read: "BodyReader", outgoing: "Outgoing") -> None:
         self.scope = scope
         self.method: str = scope.get("method", "GET")
         self.path: str = scope["path"]
@@ -34,6 +46,7 @@ class RequestHead:
         self.headers: RawHeaders = scope["headers"]
         self.fields: dict[bytes, bytes] = dict(reversed(self.headers))
         self.facts = facts
+        self.outgoing = outgoing
         self._names: bytes | None = None
         self._read = read
 
@@ -131,6 +144,38 @@ class Watch(Protocol):
         """Whether the body still matters. Read before each chunk."""
 
 
+class Rewrite(Protocol):
+    """A change of the response, made for one exchange by the check that admitted it.
+
+    Layers further in, and their watches, see the response of the app; those further out see what becomes of it here.
+    What it raises counts as what a watch raises.
+    """
+
+    def on_start(self, status: int, headers: RawHeaders) -> RawHeaders:
+        """The response begins with these fields. Answers those that go out; without `Content-Length`, if it changes."""
+
+    async def on_body(self, chunk: bytes, more: bool) -> bytes:
+        """Part of the body, and whether more follows. Answers what goes out now; all of it by the time none follows."""
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether the rest of the body is to be shown. Read before each chunk."""
+
+
+class Outgoing(Protocol):
+    """The response on its way out, for a layer that watches over open streams."""
+
+    @property
+    def pending(self) -> int:
+        """The number, from 1, of the part of the body that the server was handed and has not taken yet; 0 for none."""
+
+    def end(self, reason: str) -> None:
+        """End the response as if the app had ended it, and stop the app. `reason` is for the log. Does not wait."""
+
+    def cut(self, reason: str) -> None:
+        """End the response unfinished: the server closes the connection. Stops the app, and does not wait."""
+
+
 class Managed(Protocol):
     """Something a layer depends on that is started before the first request and closed after the last."""
 
@@ -163,9 +208,10 @@ class Admission(NamedTuple):
 
     `facts` are handed inward. `response_headers` are set on every response from here on, refusals included, in place
     of the app's own of the same name; `default_headers` only where the app has none of that name. `hide` are request
-    fields (lower case) that are not handed inward. `scope` are members replaced in the scope handed inward. `watch`
-    observes the response. `around` is entered around the call of the app. `answer` ends the request here with a
-    response; `divert` hands it to another app in place of the layers further in.
+    fields (lower case) that are not handed inward. `scope` are members replaced in the scope handed inward; `body` is
+    handed inward in place of the client's. `watch` observes the response, `rewrite` changes it; of one admission, the
+    watch sees it first. `around` is entered around the call of the app. `answer` ends the request here with a response;
+    `divert` hands it to another app in place of the layers further in.
     """
 
     facts: tuple[object, ...] = ()
@@ -173,7 +219,9 @@ class Admission(NamedTuple):
     default_headers: Sequence[tuple[bytes, bytes]] = ()
     hide: frozenset[bytes] = frozenset()
     scope: Mapping[str, Any] = MappingProxyType({})
+    body: bytes | None = None
     watch: Watch | None = None
+    rewrite: Rewrite | None = None
     around: Around | None = None
     answer: Answer | None = None
     divert: ASGIApp | None = None

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
 from mcp_guard.exchange import Exchange, Step
-from mcp_guard.failures import Unavailable
+from mcp_guard.failures import StoreUnavailable, Unavailable
 from mcp_guard.layer import ADMITTED
 from mcp_guard.rejections import Rejection
-from mcp_guard.stores.base import Operation, Store
+from mcp_guard.stores.base import Operation, Result, Store
 
 if TYPE_CHECKING:
     from mcp_guard.check import Check, StatefulCheck
@@ -58,14 +58,24 @@ class Batch:
                 refusal = fault
                 break
             asked.append((check, start, len(operations)))
-        results = await self.store.run(operations) if operations else []
+        results, silence = await self._run(operations)
         for check, start, end in asked:
-            admission = check.answer(exchange.request, results[start:end])
+            if silence is not None and start < end:
+                admission = check.without_store(exchange.request, silence)
+            else:
+                admission = check.answer(exchange.request, results[start:end])
             if admission is not ADMITTED and not exchange.admit(admission, self.store):
                 return False
         if refusal is not None:
             raise refusal
         return True
+
+    async def _run(self, operations: list[Operation]) -> tuple[list[Result], StoreUnavailable | None]:
+        """The results, or why there are none."""
+        try:
+            return (await self.store.run(operations) if operations else []), None
+        except StoreUnavailable as silence:
+            return [], silence
 
 
 @dataclass(frozen=True, slots=True)

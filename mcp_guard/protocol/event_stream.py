@@ -1,9 +1,13 @@
-"""The part of the event stream format (WHATWG HTML §9.2) that a guard needs: the first event of a stream.
+"""The part of the event stream format (WHATWG HTML §9.2) that a guard needs: the first event of a stream, and each one.
 
-An HTTP+SSE stream (MCP 2024-11-05) opens with an `endpoint` event that names the URL for the client's messages.
+An HTTP+SSE stream (MCP 2024-11-05) opens with an `endpoint` event that names the URL for the client's messages. The
+streams of later revisions carry one JSON-RPC message in the data of each event.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 MAX_FIRST_EVENT_BYTES = 8 * 1024
 """A first event longer than this is no endpoint event."""
@@ -53,3 +57,65 @@ def _event(block: bytes) -> Event | None:
         elif name == "data":
             data.append(value)
     return Event(kind or "message", "\n".join(data)) if data else None
+
+
+Fields: TypeAlias = list[tuple[bytes, bytes]]
+"""The lines of an event as names and values, in order; a comment has the empty name."""
+
+_END = re.compile(rb"(?>\r\n|\n|\r){2}")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_LONGEST_END = 4
+
+
+@dataclass(slots=True)
+class Blocks:
+    """Cuts a stream into events, byte for byte: each block ends with the blank line that ends the event."""
+
+    pending: bytearray = field(default_factory=bytearray)
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take a chunk in. Answers the events that are complete now."""
+        # What was there before holds no end of a block; one may begin in its last bytes.
+        searched = max(0, len(self.pending) - _LONGEST_END)
+        self.pending += chunk
+        blocks: list[bytes] = []
+        begin = 0
+        while (found := _END.search(self.pending, max(begin, searched))) is not None:
+            blocks.append(bytes(self.pending[begin : found.end()]))
+            begin = found.end()
+        del self.pending[:begin]
+        return blocks
+
+    def rest(self) -> bytes:
+        """What is left at the end of the stream; by the standard it is no event."""
+        left = bytes(self.pending)
+        self.pending.clear()
+        return left
+
+
+def read_fields(block: bytes) -> Fields:
+    """The lines of an event."""
+    fields: Fields = []
+    for line in _LINE_END.split(block.removeprefix(b"\xef\xbb\xbf")):
+        if line:
+            name, _, value = line.partition(b":")
+            fields.append((name, value.removeprefix(b" ")))
+    return fields
+
+
+def data_of(fields: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """The data of an event, its lines joined; None when it has none."""
+    lines = [value for name, value in fields if name == b"data"]
+    return b"\n".join(lines) if lines else None
+
+
+def with_data(fields: Sequence[tuple[bytes, bytes]], data: bytes) -> Fields:
+    """The same event with other data, in the place of its first line of data."""
+    first = next((place for place, (name, _) in enumerate(fields) if name == b"data"), len(fields))
+    lines: Fields = [(b"data", line) for line in _LINE_END.split(data)]
+    return [*fields[:first], *lines, *[pair for pair in fields[first:] if pair[0] != b"data"]]
+
+
+def write_event(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """An event with these lines, and the blank line that ends it."""
+    return b"".join([name + b": " + value + b"\n" for name, value in fields]) + b"\n"

@@ -9,7 +9,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, KeySetSerialization
 from joserfc.jws import JWSRegistry
 
+from mcp_guard.asgi import Message
 from mcp_guard.clock import ManualClock
+from mcp_guard.delivery import Delivery
 from mcp_guard.facts import Principal, Resource
 from mcp_guard.keysources import StaticKeys
 from mcp_guard.layer import RequestHead
@@ -40,7 +42,10 @@ class Guard:
         async def no_body(limit_bytes: int) -> bytes:
             raise AssertionError("the body is not the token layer's to read")
 
-        deciding = self.layer.admit(RequestHead(scope, {}, no_body))
+        async def unsent(message: Message) -> None:
+            raise AssertionError("the response is not the token layer's to send")
+
+        deciding = self.layer.admit(RequestHead(scope, {}, no_body, Delivery(unsent)))
         try:
             deciding.send(None)
         except StopIteration as done:

@@ -1,0 +1,121 @@
+"""Reads the JSON-RPC messages of a response, wherever they are: in a JSON body, or in the events of a stream.
+
+A stream is not held up: of it only the event that is not complete yet is kept. A message is shown to its reader before
+the client can see the whole of it, so that a handle in it is bound before it can be used; the reader may change it.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from mcp_guard import rejections
+from mcp_guard.asgi import RawHeaders
+from mcp_guard.protocol.event_stream import Blocks, Fields, data_of, read_fields, with_data, write_event
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""The longest message that is read; a longer one cannot be judged, and ends the response."""
+
+ESCAPED = b"\\u"
+"""A member's name may be spelled with it, so a message that has it is read in any case."""
+
+
+@dataclass(eq=False, kw_only=True)
+class MessageRewrite(ABC):
+    """A `Rewrite` of the messages of one response. Subclasses say in `marks` what a message must hold to concern them.
+
+    A mark is part of a message's text, in ASCII: without any of them it passes unread and unchanged.
+    """
+
+    marks: ClassVar[tuple[bytes, ...]]
+
+    wants_body: bool = False
+    _blocks: Blocks | None = field(default=None, init=False)
+    _whole: bytearray = field(default_factory=bytearray, init=False)
+
+    @abstractmethod
+    async def message(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Look at a message of the app. Answers what goes out in its place; None to leave it as it is.
+
+        Raises:
+            Rejection: it must not go out.
+            Unavailable: that cannot be decided now.
+        """
+
+    async def event(self, fields: Fields) -> Fields | None:
+        """Look at an event. Answers what goes out in its place; None to leave it as it is. Only `message` events are read."""
+        data = data_of(fields)
+        if data is None or any(name == b"event" and kind != b"message" for name, kind in fields):
+            return None
+        changed = await self._text(data)
+        return None if changed is None else with_data(fields, changed)
+
+    def on_start(self, status: int, headers: RawHeaders) -> RawHeaders:
+        kinds = [value.lower() for name, value in headers if name.lower() == b"content-type"]
+        is_stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
+        self.wants_body = is_stream or any(kind.startswith(b"application/json") for kind in kinds)
+        if not self.wants_body:
+            return headers
+        for name, value in headers:
+            if name.lower() == b"content-encoding" and value.lower() != b"identity":
+                raise rejections.GUARD_FAULT.because("the app encodes its response, which cannot be judged then")
+        self._blocks = Blocks() if is_stream else None
+        return [pair for pair in headers if pair[0].lower() != b"content-length"]
+
+    async def on_body(self, chunk: bytes, more: bool) -> bytes:
+        out = await self._json(chunk, more) if self._blocks is None else await self._stream(self._blocks, chunk, more)
+        held = len(self._whole) if self._blocks is None else len(self._blocks.pending)
+        if held > MAX_MESSAGE_BYTES:
+            raise rejections.GUARD_FAULT.because(f"a message of the app is longer than {MAX_MESSAGE_BYTES} bytes")
+        return out
+
+    async def _json(self, chunk: bytes, more: bool) -> bytes:
+        if more or self._whole:
+            self._whole += chunk
+            if more:
+                return b""
+            chunk = bytes(self._whole)
+        changed = await self._text(chunk)
+        return chunk if changed is None else changed
+
+    async def _stream(self, blocks: Blocks, chunk: bytes, more: bool) -> bytes:
+        complete = blocks.feed(chunk)
+        passed = [await self._block(block) for block in complete]
+        if not more:
+            passed.append(blocks.rest())
+        if passed == complete and not blocks.pending and len(chunk) == sum(map(len, complete)):
+            return chunk
+        return b"".join(passed)
+
+    async def _block(self, block: bytes) -> bytes:
+        if not self.concerns(block):
+            return block
+        changed = await self.event(read_fields(block))
+        return block if changed is None else write_event(changed)
+
+    def concerns(self, text: bytes) -> bool:
+        """Whether a text may hold what this rewrite is about."""
+        return any(mark in text for mark in self.marks) or ESCAPED in text
+
+    async def _text(self, text: bytes) -> bytes | None:
+        """What goes out in place of a text; None when nothing changes."""
+        if not text or not self.concerns(text):
+            return None
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise rejections.GUARD_FAULT.because("a message of the app is not JSON") from None
+        changed = await self._value(value)
+        return None if changed is None else json.dumps(changed, ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def _value(self, value: object) -> object:
+        if isinstance(value, list):
+            return await self._batch(value)
+        return await self.message(value) if isinstance(value, dict) else None
+
+    async def _batch(self, values: Sequence[Any]) -> list[Any] | None:
+        changed = [await self._value(value) for value in values]
+        if all(one is None for one in changed):
+            return None
+        return [old if new is None else new for old, new in zip(values, changed, strict=True)]
