@@ -44,7 +44,7 @@ class MessageRewrite(ABC):
         """
 
     async def event(self, fields: Fields) -> Fields | None:
-        """Look at an event. Answers what goes out in its place; None to leave it as it is. Only `message` events are read."""
+        """Look at an event (only `message` events are read). Answers what goes out in its place, None for the same."""
         data = data_of(fields)
         if data is None or any(name == b"event" and kind != b"message" for name, kind in fields):
             return None

@@ -178,7 +178,8 @@ async def _end(deployment: Deployment, family: Family, key: str) -> NoReturn:
 async def revoke_grant(deployment: Deployment, grant: str) -> None:
     """End a grant: its access tokens and refresh tokens stop working at once."""
     keep = deployment.lifetimes.refresh_token + deployment.lifetimes.access_token + USED_CODE_MEMORY
-    await deployment.store.run([revocation.revoke(grant, keep)])
+    written = revocation.revoke(grant, keep)
+    await deployment.store.run([written, revocation.announce(written.key)])
 
 
 def check_resource(asked: str | None, granted: str) -> None:
