@@ -5,6 +5,7 @@ OAuth error code on the wire (several slugs share `invalid_token`: the client ma
 operator wants to know why). `description` is all the client reads; the reason stays in the audit.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,10 @@ INVALID_REQUEST = -32600
 HEADER_MISMATCH = -32020
 UNSUPPORTED_VERSION = -32022
 RATE_LIMITED = -32010
-"""In the range JSON-RPC leaves to servers; MCP 2026-07-28 reserves -32020 to -32099 and defines none for limits."""
+"""In the range JSON-RPC leaves to servers; MCP 2026-07-28 reserves -32020 to -32099 and defines none for limits.
+
+SEP-3304, which is a draft, proposes -32023; its `error.data` is sent already, see `limited`.
+"""
 SCOPE_MISSING = -32011
 """In the same range, for the same reason."""
 
@@ -160,6 +164,19 @@ SESSION_NOT_FOUND = Kind(
     code=INVALID_REQUEST,
 )
 LIMIT_EXCEEDED = Kind("limit_exceeded", 429, "Too many requests", "RFC 6585 §4", code=RATE_LIMITED)
+
+
+def limited(reason: str, wait_seconds: float, headers: Sequence[tuple[bytes, bytes]] = ()) -> Rejection:
+    """The `limit_exceeded` for a client that may come back after `wait_seconds`.
+
+    Said twice: in whole seconds as `Retry-After` (RFC 9110 §10.2.3), and in milliseconds as `retryAfterMs` in
+    `error.data` (SEP-3304), since what reads the JSON-RPC error often does not see the header fields. Both are rounded
+    up, and at least 1.
+    """
+    milliseconds = max(1, math.ceil(round(wait_seconds * 1000, 3)))
+    seconds = (b"retry-after", str(-(-milliseconds // 1000)).encode())
+    return LIMIT_EXCEEDED.because(reason, [seconds, *headers], data={"retryAfterMs": milliseconds})
+
 
 # Our own fault, or that of something we depend on.
 UNAVAILABLE = Kind("unavailable", 503, "The service cannot decide now", "RFC 9110 §15.6.4")

@@ -4,14 +4,16 @@ Decides: whether an address may send another request. Refuses with `limit_exceed
 who is asking; that is `rate_limit`. Needs the client address. Must stand after: proxy.
 
 It lives in this process alone, so that a flood costs no store round trip. Each worker allows the full limit.
+
+No origin was judged yet, so its refusal may be read by pages of any; it says nothing but when to come back.
 """
 
-import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from mcp_guard import rejections
+from mcp_guard.asgi import RawHeaders
 from mcp_guard.check import Check
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import ClientAddress
@@ -23,6 +25,9 @@ SWEEP_STEP = 8
 """Addresses looked at with each new address at the bound: a flood of addresses must not make each request dearer."""
 
 OTHERS = "others"
+
+READABLE: RawHeaders = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Retry-After")]
+"""Without them a page of an allowed origin would be told of a network error (Fetch §CORS protocol)."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,8 @@ class Shield(Check):
         bucket = self.bucket(request.fact(ClientAddress).bucket, now)
         verdict = gcra.decide(self.burst, self.period.total_seconds(), 1, self.arrivals.get(bucket, now), now)
         if not verdict.allowed:
-            wait = max(1, math.ceil(verdict.retry_after_seconds))
-            raise rejections.LIMIT_EXCEEDED.because(
-                f"address {bucket} is over {self.burst} requests per {self.period}",
-                [(b"retry-after", str(wait).encode())],
-            )
+            reason = f"address {bucket} is over {self.burst} requests per {self.period}"
+            raise rejections.limited(reason, verdict.retry_after_seconds, READABLE)
         self.arrivals[bucket] = verdict.arrival
         return ADMITTED
 

@@ -86,6 +86,10 @@ class MemoryStore:
 
     async def run(self, operations: Sequence[Operation]) -> list[Result]:
         """See the contract."""
+        return self.run_now(operations)
+
+    def run_now(self, operations: Sequence[Operation]) -> list[Result]:
+        """Carry out a batch without waiting for anything; otherwise as `run`."""
         now = self.clock.monotonic()
         before = self.held
         if before >= self.max_entries:

@@ -55,6 +55,21 @@ async def test_exactly_the_burst_passes_and_waiting_as_told_is_enough(clock: Man
     assert place.app.calls == 101
 
 
+async def test_a_refusal_can_be_read_by_a_page_whose_origin_was_not_judged_yet(clock: ManualClock) -> None:
+    place = Place(Shield(burst=1, period=timedelta(seconds=1.5), clock=clock))
+    await place.ask("192.0.2.1")
+    refused = await place.ask("192.0.2.1")
+    assert refused.value(b"access-control-allow-origin") == b"*"
+    assert refused.value(b"access-control-expose-headers") == b"Retry-After"
+    assert refused.value(b"access-control-allow-credentials") is None
+    assert refused.json() == {
+        "jsonrpc": "2.0",
+        "id": None,
+        "error": {"code": -32010, "message": "Too many requests", "data": {"retryAfterMs": 1500}},
+    }
+    assert refused.value(b"retry-after") == b"2"
+
+
 async def test_retry_after_is_rounded_up_to_whole_seconds(clock: ManualClock) -> None:
     place = Place(Shield(burst=1, period=timedelta(seconds=90.5), clock=clock))
     await place.ask("192.0.2.1")
