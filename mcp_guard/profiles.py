@@ -35,12 +35,13 @@ from mcp_guard.layers.rate_limit import (
 )
 from mcp_guard.layers.revocation import Revocation
 from mcp_guard.layers.scopes import Scopes
-from mcp_guard.layers.session import DEFAULT_TTL, Session
+from mcp_guard.layers.session import Session
 from mcp_guard.layers.shield import Shield
 from mcp_guard.layers.tls import Tls
 from mcp_guard.layers.token import Token, TrustedIssuer
 from mcp_guard.layers.wire import Wire
 from mcp_guard.protocol.uris import PublicUrl
+from mcp_guard.sessions import DEFAULT_TTL, Terms
 from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
 
@@ -120,7 +121,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
             connections=limits.connections,
             address_connections=limits.address_connections,
         ),
-        Session(store=state, ttl=session_ttl, clock=clock),
+        Session(store=state, terms=Terms(ttl=session_ttl), clock=clock),
         Bridge(),
     )
 

@@ -12,14 +12,16 @@ to any path that is not a resource's own is taken for such a message, whatever i
 app has besides is to be declared as a resource. A message URL with the path of its own stream could not be told from
 the stream, so such a stream is cut before it is seen.
 
+A handle of another resource, a session that is older than its lifetime and a record in the store that was not made with
+the key ring are answered like unknown ones too. A principal that has all the sessions it may have is refused more
+(`limit_exceeded`, 429), before the app makes one; nobody else's end for it.
+
 A request under the rules of 2026-07-28 has no session; a session id that it carries is not handed on.
 """
 
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from urllib.parse import unquote, urljoin, urlsplit
 
 from mcp_guard import rejections
@@ -27,55 +29,67 @@ from mcp_guard.asgi import RawHeaders
 from mcp_guard.check import StatefulCheck
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import Call, Principal, Resource, SessionHandle
-from mcp_guard.failures import ConfigurationError
-from mcp_guard.layer import ADMITTED, Admission, RequestHead
+from mcp_guard.keyring import KeyRing
+from mcp_guard.layer import ADMITTED, Admission, Managed, RequestHead
 from mcp_guard.protocol.event_stream import FirstEvent
+from mcp_guard.revocation import Listening
 from mcp_guard.secret import fingerprint
-from mcp_guard.stores.base import Delete, Operation, Put, Renew, Result
+from mcp_guard.sessions import Sessions, Terms, endpoint_handle
+from mcp_guard.stores.base import Operation, Result
 
 SESSION_FIELD = b"mcp-session-id"
-DEFAULT_TTL = timedelta(seconds=1800)
-PLAIN_ID = re.compile(r"[A-Za-z0-9._~+/=-]{1,128}")
-"""A session id that goes into a store key as it is; any other is digested."""
 VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,1024}")
 """What MCP 2025-11-25 allows in a session id, and a length no server needs."""
 STATELESS = Admission(hide=frozenset({SESSION_FIELD}))
 
 
+def nowhere() -> str | None:
+    """Where sessions are held when it does not matter: any worker can serve them."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session(StatefulCheck):
-    """`ttl` is how long a session lives without being used; an open stream counts as use."""
+    """`ring` makes and checks the records; workers that share the store share it. `home` tells where this worker's
+    sessions are held, for `affinity`.
+    """
 
     needs = (Principal, Resource, Call)
     adds = (SessionHandle,)
 
-    ttl: timedelta = DEFAULT_TTL
+    ring: KeyRing = field(default_factory=KeyRing.generate)
+    terms: Terms = field(default_factory=Terms)
+    home: Callable[[], str | None] = nowhere
     clock: Clock = field(default_factory=SystemClock)
+    sessions: Sessions = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.ttl < timedelta(seconds=1):
-            raise ConfigurationError(f"ttl must be at least one second, not {self.ttl}")
+        object.__setattr__(self, "sessions", Sessions(self.terms, self.ring, self.clock, self.home))
+
+    def managed(self) -> Sequence[Managed]:
+        if not self.terms.cache:
+            return (self.store,)
+        return (self.store, Listening(self.store, self.sessions.hear))
 
     def ask(self, request: RequestHead) -> Sequence[Operation]:
-        handle = self._presented(request)
-        if handle is None:
-            return ()
-        return (Renew(_key(handle), request.fact(Principal).owner, self.ttl),)
+        handle, principal = self._presented(request), request.fact(Principal)
+        if handle is not None:
+            return self.sessions.using(handle, principal)
+        return self.sessions.opening(principal) if _may_open(request) else ()
 
     def answer(self, request: RequestHead, results: Sequence[Result]) -> Admission:
-        principal = request.fact(Principal)
-        if not results:
+        principal, resource, handle = request.fact(Principal), request.fact(Resource), self._presented(request)
+        if handle is None:
             if request.fact(Call).modern:
                 return STATELESS if SESSION_FIELD in request.fields else ADMITTED
-            return Admission(watch=_Mint(self, principal, request.path))
-        handle = self._presented(request) or ""
-        if results[0] is None:
-            raise rejections.SESSION_NOT_FOUND.because(f"session {fingerprint(handle)} is unknown")
-        if results[0] != principal.owner:
-            raise rejections.SESSION_NOT_FOUND.because(f"session {fingerprint(handle)} belongs to another principal")
+            for result in results:
+                self.sessions.check_room(result)
+            return Admission(watch=_Mint(self.sessions, principal, resource, request.path))
+        found = results[0] if results else self.sessions.believed(handle)
+        binding = self.sessions.judge(handle, principal, resource, found)
         return Admission(
-            facts=(SessionHandle(handle, fingerprint(handle)),),
-            watch=_Use(self, principal, handle, ends=request.method == "DELETE"),
+            facts=(SessionHandle(handle, fingerprint(handle), binding.members.get("home")),),
+            watch=_Use(self.sessions, self.clock, principal, handle, ends=request.method == "DELETE"),
         )
 
     def _presented(self, request: RequestHead) -> str | None:
@@ -85,7 +99,7 @@ class Session(StatefulCheck):
             Rejection: it cannot be one that was ever minted.
         """
         if request.fact(Resource).path not in (request.routed_path, request.path):
-            return _endpoint_handle(request.path, request.query.decode("latin-1"))
+            return endpoint_handle(request.path, request.query.decode("latin-1"))
         if request.fact(Call).modern:
             return None
         values = request.values(SESSION_FIELD)
@@ -96,23 +110,20 @@ class Session(StatefulCheck):
         return values[0].decode("ascii")
 
 
-def _key(handle: str) -> str:
-    """`mcp:session:<session id>`, or a digest of an id that is long or unusual."""
-    if PLAIN_ID.fullmatch(handle):
-        return f"mcp:session:{handle}"
-    return f"mcp:session:sha256:{hashlib.sha256(handle.encode()).hexdigest()}"
-
-
-def _endpoint_handle(path: str, query: str) -> str:
-    # The blank keeps it apart from every session id.
-    return f"POST {path}?{query}"
+def _may_open(request: RequestHead) -> bool:
+    """Whether the app may open a session for this request: a handshake, or a stream outside a session."""
+    call = request.fact(Call)
+    return not call.modern and (
+        request.method == "GET" or any(message.method == "initialize" for message in call.messages)
+    )
 
 
 @dataclass(slots=True)
 class _Use:
     """Watches a response in a session: forgets the session when it ends, keeps it while a stream is open."""
 
-    layer: Session
+    sessions: Sessions
+    clock: Clock
     principal: Principal
     handle: str
     ends: bool
@@ -121,17 +132,17 @@ class _Use:
 
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
         if status == 404 or (self.ends and 200 <= status < 300):
-            return (Delete(_key(self.handle)),)
+            return self.sessions.ending(self.handle, self.principal)
         self.wants_body = _is_event_stream(headers)
-        self.renewed = self.layer.clock.monotonic()
+        self.renewed = self.clock.monotonic()
         return ()
 
     def on_body(self, chunk: bytes) -> Sequence[Operation]:
-        now = self.layer.clock.monotonic()
-        if now - self.renewed < self.layer.ttl.total_seconds() / 3:
+        now = self.clock.monotonic()
+        if now - self.renewed < self.sessions.terms.ttl.total_seconds() / 3:
             return ()
         self.renewed = now
-        return (Renew(_key(self.handle), self.principal.owner, self.layer.ttl),)
+        return self.sessions.renewing(self.handle, self.principal)
 
     def settle(self, results: Sequence[Result]) -> None:
         """Nothing to judge: an expired session is found out by the next request."""
@@ -144,8 +155,9 @@ class _Use:
 class _Mint:
     """Watches a response outside a session for a handle that the app mints, and binds it before it is seen."""
 
-    layer: Session
+    sessions: Sessions
     principal: Principal
+    resource: Resource
     path: str
     wants_body: bool = False
     stream: FirstEvent = field(default_factory=FirstEvent)
@@ -154,7 +166,7 @@ class _Mint:
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
         minted = [value for name, value in headers if name.lower() == SESSION_FIELD]
         if minted:
-            return (self._bind(minted[0].decode("latin-1")),)
+            return self.sessions.bind(minted[0].decode("latin-1"), self.principal, self.resource)
         self.wants_body = status == 200 and _is_event_stream(headers)
         return ()
 
@@ -168,19 +180,17 @@ class _Mint:
         endpoint = urlsplit(urljoin(self.path, event.data.strip()))
         if unquote(endpoint.path) == self.path:
             raise rejections.GUARD_FAULT.because("the app's message URL has the path of its stream")
-        handle = _endpoint_handle(unquote(endpoint.path), endpoint.query)
-        self.open = _Use(self.layer, self.principal, handle, ends=False, renewed=self.layer.clock.monotonic())
-        return (self._bind(handle),)
+        handle, clock = endpoint_handle(unquote(endpoint.path), endpoint.query), self.sessions.clock
+        binding = self.sessions.bind(handle, self.principal, None)
+        self.open = _Use(self.sessions, clock, self.principal, handle, ends=False, renewed=clock.monotonic())
+        return binding
 
     def settle(self, results: Sequence[Result]) -> None:
-        if results[0] is False:
-            raise rejections.GUARD_FAULT.because("the app minted a session id that is already bound")
+        if self.open is None or isinstance(results[0], bool):
+            self.sessions.check_bound(*results)
 
     def on_end(self) -> None:
         """Nothing to let go of."""
-
-    def _bind(self, handle: str) -> Put:
-        return Put(_key(handle), self.principal.owner, self.layer.ttl, only_if_absent=True)
 
 
 def _is_event_stream(headers: RawHeaders) -> bool:

@@ -13,18 +13,21 @@ from hypothesis import strategies as st
 
 from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, MemorySink
-from mcp_guard.clock import ManualClock
+from mcp_guard.bindings import bind, owner_prefix
 from mcp_guard.facts import SessionHandle, fact
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
+from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.audit import Audit
 from mcp_guard.layers.session import Session
 from mcp_guard.secret import fingerprint
+from mcp_guard.sessions import Terms
 from mcp_guard.stack import guard
-from mcp_guard.stores.base import Get, Put, Renew
+from mcp_guard.stores.base import Delete, Get, Members, Put, Renew, Stay
 from tests.guard.asgi import Client, Outcome, body, drive, http_scope, read_all, start
-from tests.guard.stubs import PEOPLE, CountingStore, Facts, principal, rpc
+from tests.guard.stubs import MCP, PEOPLE, CountingStore, Facts, principal, rpc
 
 TTL = timedelta(seconds=300)
+RING = KeyRing.generate()
 PEOPLE_AND_OTHERS = {
     **PEOPLE,
     b"refreshed": principal("alice", token="c" * 16, expires_at=2_000_000_000.0, scopes=frozenset({"more"})),
@@ -65,10 +68,19 @@ class Server:
 class Place:
     """A guarded server and people to use it."""
 
-    def __init__(self, app: ASGIApp, store: CountingStore, *outer: Any, ttl: timedelta = TTL) -> None:
+    def __init__(
+        self, app: ASGIApp, store: CountingStore, *outer: Any, ttl: timedelta = TTL, terms: Terms | None = None
+    ) -> None:
         self.store = store
-        layers = (*outer, Facts(PEOPLE_AND_OTHERS), Session(store=store, ttl=ttl, clock=store.clock))
+        layers = (
+            *outer,
+            Facts(PEOPLE_AND_OTHERS),
+            Session(store=store, terms=terms or Terms(ttl=ttl), ring=RING, clock=store.clock),
+        )
         self.guarded = guard(app, *layers)
+
+    async def status(self, session: bytes, who: bytes = b"alice") -> int | None:
+        return (await self.ask(who, session)).status
 
     async def ask(
         self,
@@ -208,8 +220,8 @@ async def test_hostile_session_ids_are_unknown_and_go_into_no_key_as_they_came(
     assert server.calls == []
     for batch in place.store.batches:
         for operation in batch:
-            assert isinstance(operation, Renew)
-            key = operation.key
+            assert isinstance(operation, Renew | Stay)
+            key = operation.key if isinstance(operation, Renew) else operation.member
             assert len(key) <= 256
             assert key.isascii()
             assert not set(key) & set("*{}\r\n ")
@@ -225,9 +237,217 @@ async def test_a_repeated_session_id_is_refused(place: Place, server: Server) ->
 HANDLE = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 
 
+def record(handle: str, who: bytes = b"alice", ring: KeyRing = RING, **members: Any) -> Put:
+    """The record of a session that lives for ever."""
+    key = f"mcp:session:{handle}"
+    return Put(key, bind(ring, key, PEOPLE[who], **{"resource": MCP.url, "until": 2**40, **members}), TTL)
+
+
+async def test_a_record_that_was_made_here_opens_the_session_to_its_owner(place: Place, server: Server) -> None:
+    server.sessions.add(HANDLE)
+    await place.store.run([record(HANDLE)])
+    assert (await place.ask(session=HANDLE.encode())).status == 200
+    assert (await place.ask(b"bob", HANDLE.encode())).status == 404
+
+
+def forged(valid: bytes) -> list[bytes]:
+    """What somebody else could write into the store."""
+    end = valid.index(b',"mac"')
+    return [
+        b"",
+        b"garbage",
+        b"{}",
+        valid[:-1],
+        valid[:end] + b"}",
+        valid[:end] + b',"mac":"' + b"A" * 43 + b'"}',
+        valid[:end] + b',"mac":"' + b"!" * 43 + b'"}',
+        valid.replace(b"alice", b"bobby"),
+        valid.replace(b'"until":', b'"until":1'),
+        valid[:end] + b',"more":1' + valid[end:],
+        PEOPLE[b"alice"].owner,
+        b"x" * 1_000_000,
+    ]
+
+
+@pytest.mark.parametrize("kind", range(len(forged(b'alice"until":,"mac"'))))
+async def test_a_record_that_was_not_made_with_the_key_ring_is_no_session(
+    place: Place, server: Server, kind: int
+) -> None:
+    valid = record(HANDLE)
+    await place.store.run([Put(valid.key, forged(valid.value)[kind], TTL)])
+    for who in (b"alice", b"bob"):
+        assert (await place.ask(who, HANDLE.encode())).status == 404
+    assert server.calls == []
+
+
+async def test_a_record_cannot_be_moved_to_another_session(place: Place, server: Server) -> None:
+    await place.store.run([Put("mcp:session:other", record(HANDLE).value, TTL)])
+    assert (await place.ask(session=b"other")).status == 404
+
+
+async def test_a_record_of_a_key_that_left_the_ring_is_no_session_any_more(store: CountingStore) -> None:
+    server, old = Server(), KeyRing.generate()
+    server.sessions.add(HANDLE)
+    await store.run([record(HANDLE, ring=old)])
+    rotated = KeyRing((*RING.keys, *old.keys))
+    for ring, status in ((rotated, 200), (RING, 404)):
+        layer = Session(store=store, ring=ring, clock=store.clock)
+        outcome = await drive(
+            guard(server, Facts(), layer), http_scope(headers=[(b"mcp-session-id", HANDLE.encode())]), rpc()
+        )
+        assert outcome.status == status
+
+
+async def test_a_session_is_of_the_resource_it_was_opened_at(place: Place, server: Server) -> None:
+    server.sessions.add(HANDLE)
+    await place.store.run([record(HANDLE, resource="https://mcp.example/other")])
+    assert (await place.ask(session=HANDLE.encode())).status == 404
+
+
+@pytest.mark.parametrize(("past", "status"), [(-1.0, 200), (0.0, 404), (1.0, 404)])
+async def test_a_session_ends_with_its_lifetime_however_much_it_is_used(
+    store: CountingStore, past: float, status: int
+) -> None:
+    place = Place(Server(), store, terms=Terms(ttl=TTL, lifetime=timedelta(hours=1)))
+    session = await place.open()
+    for _ in range(14):
+        store.clock.advance(240)
+        assert await place.status(session) == 200
+    store.clock.advance(240 + past)
+    assert await place.status(session) == status
+
+
+async def test_one_who_has_all_the_sessions_one_may_have_is_refused_more_and_nobody_else_is(
+    store: CountingStore,
+) -> None:
+    server = Server()
+    place = Place(server, store, terms=Terms(ttl=TTL, per_principal=3))
+    sessions = [await place.open() for _ in range(3)]
+    others = await place.open(b"bob")
+    made = len(server.sessions)
+
+    refused = await place.ask(data=rpc("initialize"))
+    assert (refused.status, refused.value(b"retry-after")) == (429, b"60")
+    assert refused.json()["id"] == 1
+    assert len(server.sessions) == made, "the app was asked for a session that is refused"
+    assert (await place.ask(b"bob", others)).status == 200
+    for session in sessions:
+        assert (await place.ask(session=session)).status == 200
+
+    assert (await place.ask(session=sessions[0], method="DELETE")).status == 200
+    await place.open()
+    assert (await place.ask(data=rpc("initialize"))).status == 429
+    store.clock.advance(TTL.total_seconds())
+    await place.open()
+
+
+async def test_of_many_opened_at_once_no_more_than_the_limit_are_handed_out(store: CountingStore) -> None:
+    place = Place(Server(), store, terms=Terms(ttl=TTL, per_principal=5))
+    statuses: list[int | None] = []
+
+    async def opened() -> None:
+        statuses.append((await place.ask(data=rpc("initialize"))).status)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(opened)
+    assert sorted(statuses, key=str) == [200] * 5 + [429] * 15
+
+
+class Racing(CountingStore):
+    """A store as it looks to those who ask at the same time: nobody else is inside yet."""
+
+    async def run(self, operations: Any) -> Any:
+        results = await super().run(operations)
+        return [() if isinstance(one, Members) else result for one, result in zip(operations, results, strict=True)]
+
+
+async def test_of_those_who_open_sessions_at_the_same_time_too_no_more_than_the_limit_get_one() -> None:
+    place = Place(Server(), Racing(), terms=Terms(ttl=TTL, per_principal=2))
+    outcomes = [await place.ask(data=rpc("initialize")) for _ in range(4)]
+    assert [outcome.status for outcome in outcomes] == [200, 200, 429, 429]
+    assert outcomes[2].value(b"mcp-session-id") is None
+
+
+async def test_the_worker_that_holds_a_session_is_named_in_its_record(store: CountingStore) -> None:
+    shown: list[str | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_all(receive)
+        if b"mcp-session-id" in dict(scope["headers"]):
+            shown.append(fact(scope, SessionHandle).home)
+        await send(start(200, (b"mcp-session-id", HANDLE.encode())))
+        await send(body())
+
+    layer = Session(store=store, ring=RING, home=lambda: "worker-1", clock=store.clock)
+    guarded = guard(app, Facts(), layer)
+    await drive(guarded, http_scope(), rpc("initialize"))
+    await drive(guarded, http_scope(headers=[(b"mcp-session-id", HANDLE.encode())]), rpc())
+    assert shown == ["worker-1"]
+
+
+class Workers:
+    """Two workers on one store, which believe what it says of a session for ten seconds."""
+
+    def __init__(self, store: CountingStore) -> None:
+        terms = Terms(ttl=TTL, cache=timedelta(seconds=10))
+        self.server, self.store = Server(), store
+        self.here, self.there = (Place(self.server, store, terms=terms) for _ in range(2))
+        self.session = b""
+
+    async def prepare(self) -> None:
+        for place in (self.here, self.there):
+            await place.guarded.start()
+        self.session = await self.here.open()
+        assert await self.here.status(self.session) == 200
+        self.store.batches.clear()
+
+
+@pytest.fixture
+async def workers(store: CountingStore) -> Workers:
+    workers = Workers(store)
+    await workers.prepare()
+    return workers
+
+
+async def test_what_the_store_said_of_a_session_is_believed_for_as_long_as_is_stated(workers: Workers) -> None:
+    workers.store.clock.advance(9.9)
+    assert await workers.here.status(workers.session) == 200
+    assert await workers.here.status(workers.session, b"bob") == 404
+    assert workers.store.batches == []
+    workers.store.clock.advance(0.1)
+    assert await workers.here.status(workers.session) == 200
+    assert len(workers.store.batches) == 1
+
+
+async def test_a_session_that_is_ended_elsewhere_is_forgotten_when_that_is_heard(workers: Workers) -> None:
+    assert (await workers.there.ask(session=workers.session, method="DELETE")).status == 200
+    workers.server.sessions.add(workers.session.decode())
+    assert await workers.here.status(workers.session) == 404
+
+
+async def test_a_session_that_ended_unheard_is_let_through_no_longer_than_is_stated(workers: Workers) -> None:
+    await workers.store.run([Delete(f"mcp:session:{workers.session.decode()}")])
+    workers.store.clock.advance(9.9)
+    assert await workers.here.status(workers.session) == 200
+    workers.store.clock.advance(0.1)
+    assert await workers.here.status(workers.session) == 404
+
+
+async def test_what_is_believed_is_bounded(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_guard.sessions.MAX_REMEMBERED", 2)
+    sessions = [workers.session, await workers.here.open(), await workers.here.open()]
+    for session in sessions:
+        assert await workers.here.status(session) == 200
+    workers.store.batches.clear()
+    for session in reversed(sessions):
+        assert await workers.here.status(session) == 200
+    assert len(workers.store.batches) == 1, "only the oldest was forgotten"
+
+
 @pytest.mark.parametrize("spelling", [HANDLE.upper(), HANDLE + "0", HANDLE[:-1], str(uuid.UUID(HANDLE))])
 async def test_a_session_id_has_one_spelling(place: Place, server: Server, spelling: str) -> None:
-    await place.store.run([Put(f"mcp:session:{HANDLE}", PEOPLE[b"alice"].owner, TTL)])
+    await place.store.run([record(HANDLE)])
     assert (await place.ask(session=spelling.encode())).status == 404
     assert server.calls == []
 
@@ -277,14 +497,17 @@ async def test_a_thief_does_not_keep_a_session_alive(place: Place, store: Counti
     assert (await place.ask(session=session)).status == 404
 
 
+class Failing(CountingStore):
+    """A store that answers and cannot write."""
+
+    async def run(self, operations: Any) -> Any:
+        if any(isinstance(operation, Put) for operation in operations):
+            raise StoreUnavailable("no connection", retry_after_seconds=4)
+        return await super().run(operations)
+
+
 async def test_a_session_that_cannot_be_bound_is_never_seen(place: Place, server: Server, store: CountingStore) -> None:
     server_sessions = len(server.sessions)
-
-    class Failing(CountingStore):
-        async def run(self, operations: Any) -> Any:
-            if any(isinstance(operation, Put) for operation in operations):
-                raise StoreUnavailable("no connection", retry_after_seconds=4)
-            return await super().run(operations)
 
     outcome = await Place(server, Failing(clock=store.clock)).ask(data=rpc("initialize"))
 
@@ -311,7 +534,7 @@ async def test_a_session_is_bound_before_the_client_sees_its_id(store: CountingS
 
     scope = http_scope(headers=[(b"x-as", b"alice")])
     await Place(app, store).guarded(scope, client.receive, send)
-    assert bound == [PEOPLE[b"alice"].owner]
+    assert [value.startswith(owner_prefix(PEOPLE[b"alice"])) for value in bound] == [True]
 
 
 async def test_a_session_id_that_is_minted_twice_is_not_handed_to_the_second(store: CountingStore) -> None:
@@ -339,7 +562,7 @@ async def test_long_and_unusual_session_ids_are_bound_by_their_digest(store: Cou
     assert await place.open() == session.encode()
     assert (await place.ask(session=session.encode())).status == 200
     assert (await place.ask(b"bob", session.encode())).status == 404
-    (put,) = store.batches[0]
+    _, put = store.batches[1]
     assert isinstance(put, Put)
     assert len(put.key) < 128
     assert session not in put.key
@@ -500,7 +723,7 @@ async def test_the_message_url_is_bound_before_the_client_sees_it(store: Countin
     app = Stream(data[:10], data[10:-1], data[-1:])
     scope = http_scope("GET", "/sse", [(b"x-as", b"alice")])
     await Place(app, store).guarded(scope, client.receive, send)
-    assert held_when_sent == [0, 0, 1, 1]
+    assert held_when_sent == [0, 0, 2, 2], "the record, and its place among the principal's"
 
 
 VARIANTS = [
@@ -545,7 +768,7 @@ async def test_a_session_id_of_ones_own_opens_no_message_url(store: CountingStor
     app = Stream(endpoint("/messages/?session_id=0123"))
     place = Place(app, store)
     await opened(place)
-    await store.run([Put("mcp:session:bobs", PEOPLE[b"bob"].owner, TTL)])
+    await store.run([record("bobs", b"bob")])
     refused = await place.ask(b"bob", b"bobs", path="/messages/", query=b"session_id=0123")
     assert refused.status == 404
 
@@ -559,9 +782,7 @@ async def test_a_message_url_is_no_session_id(store: CountingStore) -> None:
 
 async def test_a_stream_whose_message_url_cannot_be_bound_is_cut_before_it_is_seen(store: CountingStore) -> None:
     app = Stream(b": hello\n\n", endpoint("/messages/?session_id=0123"), b"data: more\n\n")
-    place = Place(app, store)
-    store.fault = StoreUnavailable("no connection")
-    outcome = await opened(place)
+    outcome = await opened(Place(app, Failing(clock=store.clock)))
     assert outcome.body == b": hello\n\n"
     assert not outcome.complete
 
@@ -701,7 +922,21 @@ async def test_a_thief_gets_no_stream_and_the_owners_goes_on(store: CountingStor
 @pytest.mark.parametrize("ttl", [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=999)])
 def test_a_time_to_live_under_a_second_is_refused(ttl: timedelta) -> None:
     with pytest.raises(ConfigurationError, match="ttl must be at least one second"):
-        Session(store=CountingStore(clock=ManualClock()), ttl=ttl)
+        Terms(ttl=ttl)
+
+
+@pytest.mark.parametrize(
+    ("terms", "says"),
+    [
+        ({"lifetime": timedelta(minutes=4)}, "lifetime must be at least the ttl"),
+        ({"per_principal": 0}, "per_principal must be at least 1"),
+        ({"cache": timedelta(seconds=-1)}, "cache must be from 0 to a third"),
+        ({"cache": timedelta(seconds=101)}, "cache must be from 0 to a third"),
+    ],
+)
+def test_terms_that_cannot_work_are_refused(terms: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Terms(**{"ttl": TTL, **terms})
 
 
 def test_the_identity_and_not_the_token_owns_a_session() -> None:
