@@ -169,6 +169,7 @@ LAYERS = (
     "origin",
     "metadata",
     "token",
+    "concurrency",
     "intake",
     "scopes",
     "revocation",
