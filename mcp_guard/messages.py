@@ -12,10 +12,14 @@ from typing import Any, ClassVar
 
 from mcp_guard import rejections
 from mcp_guard.asgi import RawHeaders
-from mcp_guard.protocol.event_stream import Blocks, Fields, data_of, read_fields, with_data, write_event
+from mcp_guard.protocol.event_stream import Blocks, Fields, data_of, read_fields, type_of, with_data, write_event
+from mcp_guard.rejections import Rejection
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """The longest message that is read; a longer one cannot be judged, and ends the response."""
+
+ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+"""In ASCII, in which a lone surrogate of the app's has a spelling too."""
 
 ESCAPED = b"\\u"
 """A member's name may be spelled with it, so a message that has it is read in any case."""
@@ -46,33 +50,29 @@ class MessageRewrite(ABC):
     async def event(self, fields: Fields) -> Fields | None:
         """Look at an event (only `message` events are read). Answers what goes out in its place, None for the same."""
         data = data_of(fields)
-        if data is None or any(name == b"event" and kind != b"message" for name, kind in fields):
+        if data is None or type_of(fields) != b"message":
             return None
         changed = await self._text(data)
         return None if changed is None else with_data(fields, changed)
 
     def on_start(self, status: int, headers: RawHeaders) -> RawHeaders:
-        kinds = [value.lower() for name, value in headers if name.lower() == b"content-type"]
-        is_stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
-        self.wants_body = is_stream or any(kind.startswith(b"application/json") for kind in kinds)
+        is_stream = is_event_stream(headers)
+        self.wants_body = is_stream or _is_of_type(headers, b"application/json")
         if not self.wants_body:
             return headers
-        for name, value in headers:
-            if name.lower() == b"content-encoding" and value.lower() != b"identity":
-                raise rejections.GUARD_FAULT.because("the app encodes its response, which cannot be judged then")
+        check_encoding(headers)
         self._blocks = Blocks() if is_stream else None
         return [pair for pair in headers if pair[0].lower() != b"content-length"]
 
     async def on_body(self, chunk: bytes, more: bool) -> bytes:
-        out = await self._json(chunk, more) if self._blocks is None else await self._stream(self._blocks, chunk, more)
-        held = len(self._whole) if self._blocks is None else len(self._blocks.pending)
-        if held > MAX_MESSAGE_BYTES:
-            raise rejections.GUARD_FAULT.because(f"a message of the app is longer than {MAX_MESSAGE_BYTES} bytes")
-        return out
+        if self._blocks is None:
+            return await self._json(chunk, more)
+        return await self._stream(self._blocks, chunk, more)
 
     async def _json(self, chunk: bytes, more: bool) -> bytes:
         if more or self._whole:
             self._whole += chunk
+            check_size(len(self._whole))
             if more:
                 return b""
             chunk = bytes(self._whole)
@@ -80,12 +80,11 @@ class MessageRewrite(ABC):
         return chunk if changed is None else changed
 
     async def _stream(self, blocks: Blocks, chunk: bytes, more: bool) -> bytes:
-        complete = blocks.feed(chunk)
-        passed = [await self._block(block) for block in complete]
+        passed = [await self._block(block) for block in blocks.feed(chunk)]
+        check_size(len(blocks.pending))
         if not more:
-            passed.append(blocks.rest())
-        if passed == complete and not blocks.pending and len(chunk) == sum(map(len, complete)):
-            return chunk
+            rest = blocks.rest()
+            passed.append(b"" if self.concerns(rest) else rest)
         return b"".join(passed)
 
     async def _block(self, block: bytes) -> bytes:
@@ -105,9 +104,14 @@ class MessageRewrite(ABC):
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            raise rejections.GUARD_FAULT.because("a message of the app is not JSON") from None
+            raise _not_json() from None
         changed = await self._value(value)
-        return None if changed is None else json.dumps(changed, ensure_ascii=False, separators=(",", ":")).encode()
+        if changed is None:
+            return None
+        try:
+            return ENCODER.encode(changed).encode()
+        except ValueError:
+            raise _not_json() from None
 
     async def _value(self, value: object) -> object:
         if isinstance(value, list):
@@ -119,3 +123,37 @@ class MessageRewrite(ABC):
         if all(one is None for one in changed):
             return None
         return [old if new is None else new for old, new in zip(values, changed, strict=True)]
+
+
+def is_event_stream(headers: RawHeaders) -> bool:
+    """Whether a response with these fields is an event stream."""
+    return _is_of_type(headers, b"text/event-stream")
+
+
+def check_encoding(headers: RawHeaders) -> None:
+    """Refuse a response that the app encodes: it cannot be read.
+
+    Raises:
+        Rejection: it is encoded.
+    """
+    for name, value in headers:
+        if name.lower() == b"content-encoding" and value.lower() != b"identity":
+            raise rejections.GUARD_FAULT.because("the app encodes its response, which cannot be judged then")
+
+
+def check_size(held: int) -> None:
+    """Refuse a message of which too many bytes are held already.
+
+    Raises:
+        Rejection: there are.
+    """
+    if held > MAX_MESSAGE_BYTES:
+        raise rejections.GUARD_FAULT.because(f"a message of the app is longer than {MAX_MESSAGE_BYTES} bytes")
+
+
+def _is_of_type(headers: RawHeaders, kind: bytes) -> bool:
+    return any(name.lower() == b"content-type" and value.lower().startswith(kind) for name, value in headers)
+
+
+def _not_json() -> Rejection:
+    return rejections.GUARD_FAULT.because("a message of the app is not JSON")

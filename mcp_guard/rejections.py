@@ -62,6 +62,7 @@ class Kind:
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
+INVALID_PARAMS = -32602
 HEADER_MISMATCH = -32020
 UNSUPPORTED_VERSION = -32022
 RATE_LIMITED = -32010
@@ -162,6 +163,34 @@ SESSION_NOT_FOUND = Kind(
     "Session not found",
     "MCP 2025-11-25 basic/transports §Session Management",
     code=INVALID_REQUEST,
+)
+EVENT_NOT_FOUND = Kind(
+    "event_not_found",
+    404,
+    "Event not found",
+    "MCP 2025-11-25 basic/transports §Resumability and Redelivery",
+    code=INVALID_REQUEST,
+)
+STATE_INVALID = Kind(
+    "state_invalid",
+    400,
+    "Invalid or expired requestState",
+    "MCP 2026-07-28 basic/patterns/mrtr",
+    code=INVALID_PARAMS,
+)
+TASK_NOT_FOUND = Kind(
+    "task_not_found",
+    200,
+    "Task not found",
+    "MCP 2025-11-25 basic/utilities/tasks §Task Isolation and Access Control",
+    code=INVALID_PARAMS,
+)
+HANDLE_NOT_FOUND = Kind(
+    "handle_not_found",
+    200,
+    "Handle not found",
+    "MCP 2026-07-28 security best practices §State Handle Hijacking",
+    code=INVALID_PARAMS,
 )
 LIMIT_EXCEEDED = Kind("limit_exceeded", 429, "Too many requests", "RFC 6585 §4", code=RATE_LIMITED)
 

@@ -62,6 +62,7 @@ def _event(block: bytes) -> Event | None:
 Fields: TypeAlias = list[tuple[bytes, bytes]]
 """The lines of an event as names and values, in order; a comment has the empty name."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _END = re.compile(rb"(?>\r\n|\n|\r){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4
@@ -69,9 +70,13 @@ _LONGEST_END = 4
 
 @dataclass(slots=True)
 class Blocks:
-    """Cuts a stream into events, byte for byte: each block ends with the blank line that ends the event."""
+    """Cuts a stream into events, byte for byte: each block ends with the blank line that ends the event.
+
+    The byte order mark that a stream may begin with is left out: it is part of no line.
+    """
 
     pending: bytearray = field(default_factory=bytearray)
+    begun: bool = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take a chunk in. Answers the events that are complete now."""
@@ -83,6 +88,9 @@ class Blocks:
         while (found := _END.search(self.pending, max(begin, searched))) is not None:
             blocks.append(bytes(self.pending[begin : found.end()]))
             begin = found.end()
+        if blocks and not self.begun:
+            self.begun = True
+            blocks[0] = blocks[0].removeprefix(_BYTE_ORDER_MARK)
         del self.pending[:begin]
         return blocks
 
@@ -96,11 +104,17 @@ class Blocks:
 def read_fields(block: bytes) -> Fields:
     """The lines of an event."""
     fields: Fields = []
-    for line in _LINE_END.split(block.removeprefix(b"\xef\xbb\xbf")):
+    for line in _LINE_END.split(block):
         if line:
             name, _, value = line.partition(b":")
             fields.append((name, value.removeprefix(b" ")))
     return fields
+
+
+def type_of(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The type of an event: what the last line that names one says, `message` when none does or it is empty."""
+    named = [value for name, value in fields if name == b"event"]
+    return (named[-1] if named else b"") or b"message"
 
 
 def data_of(fields: Sequence[tuple[bytes, bytes]]) -> bytes | None:
