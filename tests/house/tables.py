@@ -175,6 +175,8 @@ LAYERS = (
     "revocation",
     "rate_limit",
     "session",
+    "event_ids",
+    "request_state",
     "bridge",
 )
 """The modules of mcp_guard/layers, outermost first."""
@@ -221,7 +223,9 @@ def spelled(annotation: Any) -> str:
 
 
 def written(value: object) -> str:
-    """A default in short: a duration in seconds, a limit by its numbers, sets in a fixed order."""
+    """A default in short: a function by its name, a duration in seconds, sets in a fixed order."""
+    if inspect.isfunction(value):
+        return value.__name__
     if isinstance(value, timedelta):
         return f"timedelta(seconds={value.total_seconds():g})"
     if isinstance(value, frozenset | set):
