@@ -16,7 +16,7 @@ EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extr
 # ARGS is handed to the command a target runs: make demo ARGS="--port 9000".
 ARGS ?=
 
-.PHONY: help venv demo test coverage chromium clients bench lint format check types imports docs constraints clean
+.PHONY: help venv demo test coverage chromium postgres clients bench lint format check types imports docs constraints clean
 
 help:
 	@echo "make demo         serve a guarded MCP server with a login of its own on 127.0.0.1:8765"
@@ -44,10 +44,10 @@ venv: $(READY)
 demo: $(READY)
 	@$(BIN)/mcp-guard demo $(ARGS)
 
-test: $(READY)
+test: $(READY) postgres
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not clients and not load" $(ARGS)
 
-coverage: $(READY)
+coverage: $(READY) postgres
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not clients and not load" --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --fail-under=100 \
 		--include="mcp_guard/protocol/*,mcp_guard/layers/*,mcp_guard/stores/*,mcp_guard/oauth/*"
@@ -63,6 +63,13 @@ chromium:
 		echo "Installing chromium"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium \
 			> /dev/null; }
+
+# The programs alone are used: the tests make servers of their own.
+postgres:
+	@command -v postgres > /dev/null || ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 || { \
+		echo "Installing postgresql"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
+			postgresql > /dev/null; }
 
 clients: $(READY) $(CLIENTS) chromium
 	@$(BIN)/python -m pytest -m clients $(ARGS)

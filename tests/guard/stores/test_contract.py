@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mcp_guard.clock import ManualClock
+from mcp_guard.clock import ManualClock, SystemClock
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.stores.base import (
     Announce,
@@ -36,6 +36,8 @@ from mcp_guard.stores.base import (
     members_of,
 )
 from mcp_guard.stores.memory import SWEEP_STEP_AT_BOUND, MemoryStore
+from mcp_guard.stores.postgres import PostgresStore
+from tests.guard.stores.postgres_database import migrated
 
 TTL = timedelta(seconds=10)
 MINUTE = timedelta(minutes=1)
@@ -77,7 +79,19 @@ async def memory() -> AsyncIterator[Subject]:
     yield Subject(MemoryStore(clock=clock), wait, 0.0, clock.wall)
 
 
-STORES: dict[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {"memory": memory}
+@asynccontextmanager
+async def postgres() -> AsyncIterator[Subject]:
+    with migrated() as url:
+        # A deadline for a machine on which other tests run.
+        store = PostgresStore(url, deadline=timedelta(seconds=5))
+
+        async def wait(seconds: float) -> None:
+            await anyio.sleep(seconds)
+
+        yield Subject(store, wait, 0.3, SystemClock().wall)
+
+
+STORES: dict[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {"memory": memory, "postgres": postgres}
 
 
 @pytest.fixture(params=list(STORES))
