@@ -35,6 +35,7 @@ from mcp_guard.stores.base import (
     Stay,
     Take,
 )
+from mcp_guard.workers import declared_workers
 
 logger = logging.getLogger("mcp_guard")
 
@@ -58,12 +59,14 @@ class _Entry:
 class MemoryStore:
     """State in this process alone: lost when it ends, invisible to other workers.
 
-    `max_entries` bounds values and buckets together; at the bound new keys are refused with `StoreUnavailable`,
-    nothing is evicted.
+    `max_entries` bounds all that is kept; at the bound new keys are refused with `StoreUnavailable`, none is evicted.
+    It does not start in a process that is one of several workers. With `insecure_per_worker` it does: each worker then
+    counts limits by itself, knows only sessions of its own, and takes what is good for one use once more.
     """
 
     clock: Clock = field(default_factory=SystemClock)
     max_entries: int = 1_000_000
+    insecure_per_worker: bool = False
     _values: dict[str, _Entry] = field(default_factory=dict, init=False, repr=False)
     _buckets: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     _sets: dict[str, dict[str, float]] = field(default_factory=dict, init=False, repr=False)
@@ -79,7 +82,23 @@ class MemoryStore:
         self._epoch = self.clock.wall()
 
     async def start(self) -> None:
-        """Nothing to connect to."""
+        """Nothing to connect to.
+
+        Raises:
+            ConfigurationError: there are several workers, which would each have a memory of their own.
+        """
+        workers = declared_workers()
+        if workers > 1 and not self.insecure_per_worker:
+            raise ConfigurationError(
+                f"a MemoryStore is one process's own, and there are {workers} workers: "
+                "give them a ValkeyStore or a PostgresStore to share"
+            )
+        if workers > 1:
+            logger.warning(
+                "INSECURE: each of %d workers has a memory of its own: limits count once for each, sessions of one "
+                "worker are unknown to the others, and what is good for one use is good for one at each",
+                workers,
+            )
 
     async def close(self) -> None:
         """Nothing to let go of; the entries stay for a later start."""
