@@ -175,6 +175,7 @@ LAYERS = (
     "revocation",
     "rate_limit",
     "session",
+    "tasks",
     "event_ids",
     "request_state",
     "bridge",
