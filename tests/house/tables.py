@@ -175,9 +175,11 @@ LAYERS = (
     "revocation",
     "rate_limit",
     "session",
+    "streams",
     "tasks",
     "event_ids",
     "request_state",
+    "affinity",
     "bridge",
 )
 """The modules of mcp_guard/layers, outermost first."""
