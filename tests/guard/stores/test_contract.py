@@ -37,7 +37,9 @@ from mcp_guard.stores.base import (
 )
 from mcp_guard.stores.memory import SWEEP_STEP_AT_BOUND, MemoryStore
 from mcp_guard.stores.postgres import PostgresStore
+from mcp_guard.stores.valkey import ValkeyStore
 from tests.guard.stores.postgres_database import migrated
+from tests.support.valkey_server import shared_server
 
 TTL = timedelta(seconds=10)
 MINUTE = timedelta(minutes=1)
@@ -91,7 +93,24 @@ async def postgres() -> AsyncIterator[Subject]:
         yield Subject(store, wait, 0.3, SystemClock().wall)
 
 
-STORES: dict[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {"memory": memory, "postgres": postgres}
+@asynccontextmanager
+async def valkey() -> AsyncIterator[Subject]:
+    server = shared_server()
+    server.command("FLUSHALL")
+    # A deadline for a machine on which other tests run.
+    store = ValkeyStore(server.url, deadline=timedelta(seconds=5))
+
+    async def wait(seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    yield Subject(store, wait, 0.3, SystemClock().wall)
+
+
+STORES: dict[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {
+    "memory": memory,
+    "postgres": postgres,
+    "valkey": valkey,
+}
 
 
 @pytest.fixture(params=list(STORES))
