@@ -50,7 +50,7 @@ class Facts(Check):
         resource = SSE if request.path.startswith(("/sse", "/messages")) else MCP
         client = request.scope["client"]
         modern = request.value(b"mcp-protocol-version") == b"2026-07-28"
-        call = parse(await request.body(1024 * 1024), modern=modern)
+        call = parse(await request.body(8 * 1024 * 1024), modern=modern)
         return Admission(facts=(who, resource, call, ClientAddress(ip_address(client[0]))))
 
 

@@ -168,6 +168,7 @@ LAYERS = (
     "beside",
     "origin",
     "metadata",
+    "route",
     "token",
     "concurrency",
     "intake",
