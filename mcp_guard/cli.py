@@ -1,4 +1,4 @@
-"""The command line: `demo`, `serve`, `token`, `audit verify`.
+"""The command line: `demo`, `serve`, `token`, `audit verify`, `db`.
 
 Whatever goes wrong is said in one sentence on standard error that names the cause, with exit status 1; a wrong use of
 the command line exits with 2.
@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument("--head", metavar="SEQ:HASH", help="a head kept elsewhere, which the chain must contain")
     check.set_defaults(run=run_audit_verify)
+
+    database = commands.add_parser("db", help="work on the PostgreSQL store at MCP_DATABASE_URL")
+    tasks = database.add_subparsers(required=True, metavar="COMMAND", dest="task")
+    tasks.add_parser("migrate", help="make the tables, or bring them to this release; safe to repeat")
+    tasks.add_parser("status", help="print the version, the rows of each table and the last cleanup")
+    tasks.add_parser("cleanup", help="remove what has expired, once")
+    database.set_defaults(run=run_db)
     return top
 
 
@@ -135,6 +142,15 @@ def run_audit_verify(options: argparse.Namespace) -> int:
         print(f"{options.file}: line {outcome.line}: {outcome.problem}", file=sys.stderr)
         return 1
     print(f"{options.file}: {outcome.seq} records, head {outcome.seq}:{outcome.hash}")
+    return 0
+
+
+def run_db(options: argparse.Namespace) -> int:
+    """Do one of the tasks of `db` and print what it says."""
+    require("psycopg", "psycopg_pool", extra="postgres")
+    from mcp_guard import database
+
+    print(database.run(options.task))
     return 0
 
 

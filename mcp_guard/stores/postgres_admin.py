@@ -160,9 +160,9 @@ async def check_schema(connection: AsyncConnection[Any]) -> None:
     Raises:
         ConfigurationError: its encoding or its schema is another.
     """
-    (encoding,) = await _one(await connection.execute("SELECT current_setting('server_encoding')"))
-    if encoding != "UTF8":
-        raise ConfigurationError(f"the encoding of the database must be UTF8, not {encoding}")
+    (is_utf8,) = await _one(await connection.execute("SELECT current_setting('server_encoding') = 'UTF8'"))
+    if not is_utf8:
+        raise ConfigurationError("the encoding of the database must be UTF8")
     found, wanted = await version_of(connection), migrations()[-1].version
     if found == 0:
         raise ConfigurationError(f"the database has no schema of mcp-guard; {ADVICE}")
