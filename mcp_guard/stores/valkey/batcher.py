@@ -44,11 +44,16 @@ class Batcher:
     _draining: asyncio.Task[None] | None = field(default=None, init=False)
     _link: Link | None = field(default=None, init=False)
 
-    async def run(self, operations: Sequence[Written], slot: int = 0, *, asking: bool = False) -> list[Result]:
-        """The results of operations whose keys are all in `slot`.
+    def ask(
+        self, operations: Sequence[Written], slot: int = 0, *, asking: bool = False
+    ) -> asyncio.Future[list[Result]]:
+        """The results of operations whose keys are all in `slot`, as soon as they are there.
+
+        The future raises `StoreUnavailable` when they may not have been carried out; when it is `Unsent`, they were
+        not.
 
         Raises:
-            StoreUnavailable: they may not have been carried out; when it is `Unsent`, they were not.
+            Unsent: the breaker is open.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -63,10 +68,10 @@ class Batcher:
             self._draining = loop.create_task(self._drain(), name="mcp-guard: what is asked of Valkey")
         if self._alarm is None:
             self._alarm = loop.call_at(asked.deadline, self._expire)
-        return await asked.answer
+        return asked.answer
 
     async def close(self) -> None:
-        """Let those who wait have their answers, and let go of the connection. A later `run` makes a new one."""
+        """Let those who wait have their answers, and let go of the connection. A later `ask` makes a new one."""
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=CONNECT_SECONDS + self.deadline)
         if self._alarm is not None:

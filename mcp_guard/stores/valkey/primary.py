@@ -35,7 +35,7 @@ class Primary:
     async def run(self, operations: Sequence[Operation]) -> list[Result]:
         """See the contract."""
         write = self.names.write
-        return await self._batcher.run([write(operation) for operation in operations])
+        return await self._batcher.ask([write(operation) for operation in operations])
 
     async def connect(self) -> Link:
         """A connection to the primary, ready for use."""

@@ -17,11 +17,14 @@ from mcp_guard.secret import Secret
 from mcp_guard.stores.base import Hear, Operation, Result
 from mcp_guard.stores.valkey.address import Address, parse
 from mcp_guard.stores.valkey.announcements import Hearers, Subscriber
+from mcp_guard.stores.valkey.cluster import Cluster
 from mcp_guard.stores.valkey.encoding import Names
 from mcp_guard.stores.valkey.link import class_of, drop
 from mcp_guard.stores.valkey.primary import Primary
 from mcp_guard.stores.valkey.selfcheck import check
 
+CLAIM_PARTITIONS = 64
+"""Over how many hash slots a cluster spreads claims; the memory of each began at an instant of its own."""
 START_SECONDS = 5.0
 """How long the self-check may take."""
 
@@ -31,7 +34,7 @@ class _Running:
     """What belongs to one event loop."""
 
     loop: asyncio.AbstractEventLoop
-    servers: Primary
+    servers: Primary | Cluster
     subscriber: Subscriber
 
 
@@ -101,14 +104,15 @@ class ValkeyStore:
             await running.servers.close()
 
     def _names(self) -> Names:
-        return Names(self.prefix)
+        return Names(self.prefix, CLAIM_PARTITIONS if self._address.kind == "cluster" else 1)
 
     def _here(self) -> _Running:
         """What belongs to the event loop that runs."""
         loop = asyncio.get_running_loop()
         running = self._running
         if running is None or running.loop is not loop:
-            servers = Primary(self._address, self._names(), self.deadline.total_seconds(), self.replicas)
+            kind = Cluster if self._address.kind == "cluster" else Primary
+            servers = kind(self._address, self._names(), self.deadline.total_seconds(), self.replicas)
             running = self._running = _Running(loop, servers, Subscriber(servers.connect_to_hear, self._hearers))
             running.subscriber.refresh()
         return running

@@ -1,6 +1,6 @@
 """The contract of stores. One test over every implementation: an implementation is added to `STORES`."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,7 +39,7 @@ from mcp_guard.stores.memory import SWEEP_STEP_AT_BOUND, MemoryStore
 from mcp_guard.stores.postgres import PostgresStore
 from mcp_guard.stores.valkey import ValkeyStore
 from tests.guard.stores.postgres_database import migrated
-from tests.support.valkey_server import shared_server
+from tests.support.valkey_server import ValkeyServer, shared_cluster, shared_server
 
 TTL = timedelta(seconds=10)
 MINUTE = timedelta(minutes=1)
@@ -93,23 +93,34 @@ async def postgres() -> AsyncIterator[Subject]:
         yield Subject(store, wait, 0.3, SystemClock().wall)
 
 
-@asynccontextmanager
-async def valkey() -> AsyncIterator[Subject]:
-    server = shared_server()
-    server.command("FLUSHALL")
+def valkey(servers: Sequence[ValkeyServer], url: str) -> Subject:
+    for server in servers:
+        server.command("FLUSHALL")
     # A deadline for a machine on which other tests run.
-    store = ValkeyStore(server.url, deadline=timedelta(seconds=5))
+    store = ValkeyStore(url, deadline=timedelta(seconds=5))
 
     async def wait(seconds: float) -> None:
         await anyio.sleep(seconds)
 
-    yield Subject(store, wait, 0.3, SystemClock().wall)
+    return Subject(store, wait, 0.3, SystemClock().wall)
+
+
+@asynccontextmanager
+async def valkey_single() -> AsyncIterator[Subject]:
+    yield valkey([shared_server()], shared_server().url)
+
+
+@asynccontextmanager
+async def valkey_cluster() -> AsyncIterator[Subject]:
+    nodes = shared_cluster()
+    yield valkey(nodes, f"cluster://127.0.0.1:{nodes[0].port}")
 
 
 STORES: dict[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {
     "memory": memory,
     "postgres": postgres,
-    "valkey": valkey,
+    "valkey": valkey_single,
+    "valkey-cluster": valkey_cluster,
 }
 
 
