@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from mcp_guard.asgi import ASGIApp, RawHeaders, Scope
 from mcp_guard.stores.base import Operation, Result
@@ -189,6 +189,14 @@ class Managed(Protocol):
 
     async def close(self) -> None:
         """Let go. Safe to call again, and on something that never started."""
+
+
+@runtime_checkable
+class Draining(Protocol):
+    """Something a layer depends on that has open ends, which a shutdown does not wait for."""
+
+    def drain(self) -> None:
+        """The server is about to stop: end what would go on for ever. Does not wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import anyio
 
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.failures import ConfigurationError, Unavailable
-from mcp_guard.layer import Managed
+from mcp_guard.layer import Draining, Managed
 from mcp_guard.pipeline import Pipeline
 
 logger = logging.getLogger("mcp_guard")
@@ -25,12 +25,16 @@ class Guard:
     app: ASGIApp
     managed: tuple[Managed, ...]
     started: bool = field(default=False, init=False)
+    draining: bool = field(default=False, init=False)
     running: list[Managed] = field(default_factory=list, init=False)
     starting: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.live(scope, receive, send)
+            return
+        if self.draining:
+            await self.pipeline.refuse(Unavailable("the server is about to stop"), scope, receive, closing(scope, send))
             return
         if not self.started and not await self.started_late(scope, receive, send):
             return
@@ -47,7 +51,14 @@ class Guard:
             for one in self.managed[len(self.running) :]:
                 await one.start()
                 self.running.append(one)
-            self.started = True
+            self.started, self.draining = True, False
+
+    def drain(self) -> None:
+        """Serve nothing new, and end the streams that are open; calls in flight go on. For a server about to stop."""
+        self.draining = True
+        for one in self.running:
+            if isinstance(one, Draining):
+                one.drain()
 
     async def close(self) -> None:
         """Close what was started, in reverse order; a failure of one does not keep the others open."""
@@ -115,3 +126,16 @@ class Guard:
                 raise
             logger.debug("the app has no lifespan", exc_info=True)
         return spoken
+
+
+def closing(scope: Scope, send: Send) -> Send:
+    """A `send` that tells an HTTP/1 client to ask elsewhere next time (RFC 9112 §9.6); HTTP/2 has no such field."""
+    if not scope.get("http_version", "1.1").startswith("1"):
+        return send
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return send_last

@@ -1,34 +1,34 @@
 """The web server that the command line runs: uvicorn, set up so that it changes nothing the guard decides on.
 
 Its own reading of forwarding fields is off, it names no version, it keeps no log of requests (URLs can hold secrets),
-and trailers stay trailers.
+and trailers stay trailers. It is given what it lacks: a bound on the time that the head of a request takes, an end for
+connections of clients that do not read, and a shutdown that the app hears of in time.
 """
 
+import asyncio
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from mcp_guard.asgi import ASGIApp
 
-GRACE_SECONDS = 3
-"""How long requests in flight may take to end after an interrupt; open streams are closed at once."""
+GRACE_SECONDS = 7
+"""How long calls in flight may take to end after an interrupt; open streams are ended at once."""
+
+HEAD_SECONDS = 10.0
+"""How long the head of a request may take: from the opening of its connection, or from its first byte on a used one."""
+
+STALL_SECONDS = 30.0
+"""How long a client may leave what was sent to it unread, open streams apart, which the guard watches over itself."""
+
+STALL_BYTES = 4096
+"""What a client reads at least in that time, of a response that is longer."""
 
 
 def serve(app: ASGIApp, listener: socket.socket, **tls: Any) -> bool:
     """Serve on `listener` until interrupted. Answers whether the app started."""
-    config = uvicorn.Config(
-        app,
-        http=http_protocol(),
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        lifespan="on",
-        **tls,
-    )
-    server = uvicorn.Server(config)
+    server = Server(configuration(app, **tls))
     try:
         server.run(sockets=[listener])
     except SystemExit:
@@ -37,19 +37,119 @@ def serve(app: ASGIApp, listener: socket.socket, **tls: Any) -> bool:
     return server.started
 
 
-def http_protocol() -> Any:
-    """The HTTP/1.1 implementation for uvicorn's `http` setting: httptools where it is installed, h11 otherwise.
+def configuration(app: ASGIApp | str, **settings: Any) -> uvicorn.Config:
+    """What `Server` is to be set up with for `app`; `settings` are further ones of uvicorn's."""
+    fixed: dict[str, Any] = {
+        "http": http_protocol(),
+        "proxy_headers": False,
+        "server_header": False,
+        "access_log": False,
+        "log_level": "warning",
+        "timeout_graceful_shutdown": GRACE_SECONDS,
+        "lifespan": "on",
+    }
+    return uvicorn.Config(app, **{**fixed, **settings})
+
+
+class Server(uvicorn.Server):
+    """Tells the app that it is about to stop, before it waits for what the app still does.
+
+    uvicorn alone says so after it has waited, and an open stream would be waited for in vain.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        drain = getattr(self.config.loaded_app, "drain", None)
+        if drain is not None:
+            drain()
+        await super().shutdown(sockets)
+
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Protocol
+else:
+    _Protocol = object
+
+
+class Bounded(_Protocol):
+    """What both of uvicorn's implementations of HTTP/1.1 lack: bounds on what a slow client may hold.
+
+    A connection on which no request has a complete head in time is closed. Nothing is kept for a client beyond what the
+    kernel takes: the app waits for it, and a client that does not read is cut off, also after the app has left.
+    """
+
+    head_timer: asyncio.TimerHandle | None = None
+    stall_timer: asyncio.TimerHandle | None = None
+    unread: int = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # With TLS, a limit of 0 would count an empty buffer as full.
+        transport.set_write_buffer_limits(high=1, low=0)
+        self.head_timer = self.loop.call_later(HEAD_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._stop_head_timer()
+        elif self.head_timer is None:
+            # uvicorn has just stopped its own timer for the time between requests, whatever it was that came.
+            self.head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        self._stop_stall_timer()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.unread = self.transport.get_write_buffer_size()
+        self.stall_timer = self.loop.call_later(STALL_SECONDS, self.look_at_reader)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_stall_timer()
+
+    def look_at_reader(self) -> None:
+        """Cut off a client that has read next to nothing since it was last looked at."""
+        before, self.unread = self.unread, self.transport.get_write_buffer_size()
+        if before - self.unread < STALL_BYTES:
+            self.transport.abort()
+        else:
+            self.stall_timer = self.loop.call_later(STALL_SECONDS, self.look_at_reader)
+
+    def _stop_head_timer(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def _stop_stall_timer(self) -> None:
+        if self.stall_timer is not None:
+            self.stall_timer.cancel()
+            self.stall_timer = None
+
+
+def http_protocol() -> type[asyncio.Protocol]:
+    """The HTTP/1.1 implementation for uvicorn's `http` setting: httptools where it is installed, h11 otherwise."""
+    try:
+        return with_httptools()
+    except ImportError:
+        return with_h11()
+
+
+def with_httptools() -> type[asyncio.Protocol]:
+    """uvicorn's implementation on httptools, bounded, with trailers apart.
 
     uvicorn's own class for httptools adds the fields of a trailer section (RFC 9112 §7.1.2) to the header fields of the
     request, and when the whole request comes in one segment it has done so before the app is called: a client could
     then say after a proxy what the proxy would not have passed on (RFC 9110 §6.5.1). Here they are dropped.
-    """
-    try:
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-    except ImportError:
-        return "h11"
 
-    class TrailersApart(HttpToolsProtocol):
+    Raises:
+        ImportError: httptools is not installed.
+    """
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class TrailersApart(Bounded, HttpToolsProtocol):
         """Collects whatever comes after the header section in a list of its own, which nobody reads."""
 
         def on_headers_complete(self) -> None:
@@ -57,3 +157,13 @@ def http_protocol() -> Any:
             self.headers = []
 
     return TrailersApart
+
+
+def with_h11() -> type[asyncio.Protocol]:
+    """uvicorn's implementation on h11, bounded."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class BoundedH11(Bounded, H11Protocol):  # type: ignore[misc]
+        """Nothing besides."""
+
+    return BoundedH11
