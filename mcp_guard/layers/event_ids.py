@@ -1,13 +1,14 @@
 """Binds the event ids of a stream to its owner (MCP 2025-11-25 basic/transports §Resumability and Redelivery).
 
-Decides: whether the event that a client resumes from is of a stream of its own. Refuses with `event_not_found` (404):
-an event of another principal or session is answered like one that never was. Does not: replay anything, nor know which
-events there are; that is the app's part. Needs the principal, the resource and the call. Must stand after: token,
-intake and session; before: whatever hands the request on.
+Decides: whether the event that a client resumes from was sent to it. Refuses with `event_not_found` (404): an event of
+another principal or session is answered like one that never was. Does not: replay anything, nor know which events there
+are; that is the app's part. Needs the principal, the resource and the call. Must stand after: token, intake and
+session; before: whatever hands the request on.
 
 Each `id` of an event stream goes out as `<the app's id>.<MAC>`, where the MAC is over the principal, the resource, the
-session and the app's id; the rest of the stream passes byte for byte. A `Last-Event-ID` with the right MAC is handed on
-as the app's own id. No store is asked: workers share the keys.
+session and the app's id. Otherwise the stream passes byte for byte, but for what follows the last complete event, which
+is no event, and a byte order mark. A `Last-Event-ID` with the right MAC is handed on as the app's own id. No store is
+asked: workers share the keys. A refusal ends the session, since 404 tells the client to begin another.
 
 A client sends the id back in a header field, so an id that no field carries (visible ASCII, 1 to 1024 characters) is
 taken out of its event: the client resumes from the one before. An empty id, which resets what the client remembers, is
