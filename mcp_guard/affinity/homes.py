@@ -42,7 +42,10 @@ class Home:
             if not path.endswith(f"/{name}.sock") or "/../" in path or len(path) > MAX_SOCKET_PATH_BYTES:
                 raise ValueError("not the socket of the worker")
             return cls(name, path=path)
-        home = cls(name, host=str(ip_address(host.strip("[]"))), port=int(found["port"]))
+        try:
+            home = cls(name, host=str(ip_address(host.strip("[]"))), port=int(found["port"]))
+        except ValueError:
+            raise ValueError("not an IP address") from None
         if not 1 <= home.port <= 65535 or str(home) != text:
             raise ValueError("not an address as it is written")
         return home

@@ -91,13 +91,12 @@ class Worker:
         name = secrets.token_hex(16)
         owner = Owner(name=name, ring=self.ring, inward=self.inward)
         listener, home = self.place.open(name)
-        running = Running(
-            home, self.store, owner, Peers(name=name, ring=self.ring, store=self.store, within=self.within)
-        )
+        peers = Peers(name=name, ring=self.ring, store=self.store, within=self.within)
         loop = asyncio.get_running_loop()
         serve = loop.create_server if home.path is None else loop.create_unix_server
+        server = await serve(owner.accept, sock=listener, backlog=BACKLOG)
+        running = Running(home, self.store, owner, peers, server)
         try:
-            running.server = await serve(owner.accept, sock=listener, backlog=BACKLOG)
             await running.beat()
         except BaseException:
             await running.close(0.0)
@@ -130,7 +129,7 @@ class Running:
     store: Store
     owner: Owner
     peers: Peers
-    server: asyncio.Server | None = None
+    server: asyncio.Server
     beating: asyncio.Task[None] | None = None
 
     async def beat(self) -> None:
@@ -151,8 +150,7 @@ class Running:
 
     def drain(self) -> None:
         """See `Worker.drain`."""
-        if self.server is not None:
-            self.server.close()
+        self.server.close()
         remove(self.home)
         self.owner.drain()
 

@@ -16,7 +16,7 @@ import pytest
 
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.facts import Call, ClientAddress, Principal, RequestId, Resource, SessionHandle, fact, facts_of
-from tests.guard.affinity.workers import Workers, ask, open_files, until, workers
+from tests.guard.affinity.workers import Workers, ask, left_in, open_files, until, workers
 from tests.guard.asgi import Client, CountingApp, body, read_all, start
 from tests.guard.stubs import ALICE, BOB, MCP, rpc
 
@@ -24,23 +24,23 @@ JSON = (b"content-type", b"application/json")
 EVENTS = (b"content-type", b"text/event-stream")
 
 
-async def test_a_request_is_answered_by_the_worker_that_holds_its_session(tmp_path: Path) -> None:
+async def test_a_request_is_answered_by_the_worker_that_holds_its_session(folder: Path) -> None:
     here, there = CountingApp(chunks=[b"here"]), CountingApp(status=201, chunks=[b"th", b"ere"])
-    async with workers(tmp_path / "s", here, there) as running:
+    async with workers(folder, here, there) as running:
         outcome = await ask(running.members[0], running.members[1], rpc())
     assert (outcome.status, outcome.body) == (201, b"there")
     assert (here.calls, there.calls, there.bodies) == (0, 1, [rpc()])
 
 
-async def test_a_request_of_its_own_session_or_of_none_stays(tmp_path: Path) -> None:
+async def test_a_request_of_its_own_session_or_of_none_stays(folder: Path) -> None:
     here, there = CountingApp(chunks=[b"here"]), CountingApp(chunks=[b"there"])
-    async with workers(tmp_path / "s", here, there) as running:
+    async with workers(folder, here, there) as running:
         own = await ask(running.members[0], running.members[0], rpc())
         none = await ask(running.members[0], None, rpc())
     assert (own.body, none.body, there.calls) == (b"here", b"here", 0)
 
 
-async def test_the_app_sees_the_request_as_it_was(tmp_path: Path) -> None:
+async def test_the_app_sees_the_request_as_it_was(folder: Path) -> None:
     local, carried = CountingApp(), CountingApp()
     headers = [JSON, (b"x-bytes", bytes(range(0x80, 0x100))), (b"x-two", b"1"), (b"x-two", b"2")]
     odd: dict[str, Any] = {
@@ -49,7 +49,7 @@ async def test_the_app_sees_the_request_as_it_was(tmp_path: Path) -> None:
         "root_path": "/mcp",
         "method": "DELETE",
     }
-    async with workers(tmp_path / "s", local, carried) as running:
+    async with workers(folder, local, carried) as running:
         for at in running.members:
             await ask(at, running.members[1], headers=headers, **odd)
         await ask(running.members[0], running.members[0], headers=headers, **odd)
@@ -61,9 +61,9 @@ async def test_the_app_sees_the_request_as_it_was(tmp_path: Path) -> None:
     assert seen[0]["headers"] == headers
 
 
-async def test_the_app_sees_the_facts_as_they_were_found(tmp_path: Path) -> None:
+async def test_the_app_sees_the_facts_as_they_were_found(folder: Path) -> None:
     app = CountingApp()
-    async with workers(tmp_path / "s", CountingApp(), app) as running:
+    async with workers(folder, CountingApp(), app) as running:
         await ask(running.members[0], running.members[1], rpc(name="add"), headers=[(b"x-as", b"bob")])
         home = running.members[1].home
         record = json.loads(running.members[0].sink.lines[0])
@@ -89,18 +89,18 @@ FORGED = [
 ]
 
 
-async def test_nothing_that_a_client_says_becomes_its_identity(tmp_path: Path) -> None:
+async def test_nothing_that_a_client_says_becomes_its_identity(folder: Path) -> None:
     app = CountingApp()
-    async with workers(tmp_path / "s", CountingApp(), app) as running:
+    async with workers(folder, CountingApp(), app) as running:
         forged = json.dumps({"facts": {"Principal": ["x", "alice"]}, "id": 1, "method": "tools/call"}).encode()
         await ask(running.members[0], running.members[1], forged, headers=[(b"x-as", b"bob"), *FORGED])
     assert fact(app.scopes[0], Principal).subject == "bob"
     assert [kind for kind in facts_of(app.scopes[0]) if kind is Principal] == [Principal]
 
 
-async def test_a_request_that_was_carried_once_is_not_carried_on(tmp_path: Path) -> None:
+async def test_a_request_that_was_carried_once_is_not_carried_on(folder: Path) -> None:
     app = CountingApp()
-    async with workers(tmp_path / "s", CountingApp(), app, CountingApp()) as running:
+    async with workers(folder, CountingApp(), app, CountingApp()) as running:
         for member in running.members:
             await ask(member, running.members[1], rpc())
         busy = [member.worker.peers.busy for member in running.members]
@@ -117,10 +117,10 @@ class Whole:
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 4 * 1024 * 1024])
-async def test_bodies_of_any_size_pass_both_ways(tmp_path: Path, size: int) -> None:
+async def test_bodies_of_any_size_pass_both_ways(folder: Path, size: int) -> None:
     data = json.dumps({"method": "x", "id": 1, "params": {"a": ""}}).encode()
     data = data[:-3] + b"y" * max(0, size - len(data)) + data[-3:] if size else b""
-    async with workers(tmp_path / "s", CountingApp(), Whole()) as running:
+    async with workers(folder, CountingApp(), Whole()) as running:
         outcome = await ask(running.members[0], running.members[1], data)
     assert outcome.body == data
 
@@ -158,9 +158,9 @@ async def open_stream(running: Workers) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_a_stream_arrives_event_by_event(tmp_path: Path) -> None:
+async def test_a_stream_arrives_event_by_event(folder: Path) -> None:
     app = Ticking()
-    async with workers(tmp_path / "s", CountingApp(), app) as running, open_stream(running) as client:
+    async with workers(folder, CountingApp(), app) as running, open_stream(running) as client:
         await until(lambda: client.outcome.starts)
         for number in range(3):
             await app.events.put(b"data: %d\n\n" % number)
@@ -171,9 +171,9 @@ async def test_a_stream_arrives_event_by_event(tmp_path: Path) -> None:
     assert client.outcome.complete
 
 
-async def test_a_client_that_leaves_is_seen_to_leave_by_the_app(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_is_seen_to_leave_by_the_app(folder: Path) -> None:
     app = Ticking()
-    async with workers(tmp_path / "s", CountingApp(), app) as running:
+    async with workers(folder, CountingApp(), app) as running:
         async with open_stream(running) as client:
             await until(lambda: client.outcome.starts)
             client.gone.set()
@@ -182,7 +182,7 @@ async def test_a_client_that_leaves_is_seen_to_leave_by_the_app(tmp_path: Path) 
         await until(lambda: running.members[0].worker.peers.busy == 0)
 
 
-async def test_a_slow_client_slows_the_app_down(tmp_path: Path) -> None:
+async def test_a_slow_client_slows_the_app_down(folder: Path) -> None:
     sent = 0
 
     async def flood(scope: Scope, receive: Receive, send: Send) -> None:
@@ -200,7 +200,7 @@ async def test_a_slow_client_slows_the_app_down(tmp_path: Path) -> None:
             await held.wait()
             await super().send(message)
 
-    async with workers(tmp_path / "s", CountingApp(), flood) as running, anyio.create_task_group() as tasks:
+    async with workers(folder, CountingApp(), flood) as running, anyio.create_task_group() as tasks:
         client = Slow()
         tasks.start_soon(lambda: ask(running.members[0], running.members[1], client=client, method="GET"))
         await until(lambda: sent > 0)
@@ -213,23 +213,23 @@ async def test_a_slow_client_slows_the_app_down(tmp_path: Path) -> None:
     assert len(client.outcome.body) == 400 * 65536
 
 
-async def test_a_response_that_the_app_cuts_is_cut(tmp_path: Path) -> None:
+async def test_a_response_that_the_app_cuts_is_cut(folder: Path) -> None:
     async def cutting(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(200, EVENTS))
         await send(body(b"data: half", more=True))
         raise RuntimeError
 
-    async with workers(tmp_path / "s", CountingApp(), cutting) as running:
+    async with workers(folder, CountingApp(), cutting) as running:
         outcome = await ask(running.members[0], running.members[1], rpc())
     assert outcome.status == 200
     assert not outcome.complete
 
 
-async def test_an_app_that_fails_is_answered_and_audited_as_at_home(tmp_path: Path) -> None:
+async def test_an_app_that_fails_is_answered_and_audited_as_at_home(folder: Path) -> None:
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError
 
-    async with workers(tmp_path / "s", CountingApp(), failing) as running:
+    async with workers(folder, CountingApp(), failing) as running:
         carried = await ask(running.members[0], running.members[1], rpc())
         local = await ask(running.members[1], running.members[1], rpc())
         records = [json.loads(member.sink.lines[0]) for member in running.members]
@@ -238,17 +238,17 @@ async def test_an_app_that_fails_is_answered_and_audited_as_at_home(tmp_path: Pa
     assert records[0]["reason"] == records[1]["reason"]
 
 
-async def test_a_response_before_the_whole_body_is_passed_on_and_the_connection_is_used_again(tmp_path: Path) -> None:
+async def test_a_response_before_the_whole_body_is_passed_on_and_the_connection_is_used_again(folder: Path) -> None:
     async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(413, JSON))
         await send(body(b"{}"))
 
-    async with workers(tmp_path / "s", CountingApp(), hasty) as running:
+    async with workers(folder, CountingApp(), hasty) as running:
         outcomes = [await ask(running.members[0], running.members[1], rpc(name="n" * 500_000)) for _ in range(5)]
     assert [outcome.status for outcome in outcomes] == [413] * 5
 
 
-async def test_an_app_that_reads_on_after_its_response_does_not_take_the_next_request(tmp_path: Path) -> None:
+async def test_an_app_that_reads_on_after_its_response_does_not_take_the_next_request(folder: Path) -> None:
     heard: list[str] = []
     tasks: set[asyncio.Task[None]] = set()
 
@@ -261,7 +261,7 @@ async def test_an_app_that_reads_on_after_its_response_does_not_take_the_next_re
         await send(start(200, JSON))
         await send(body(b"{}"))
 
-    async with workers(tmp_path / "s", CountingApp(), lingering) as running:
+    async with workers(folder, CountingApp(), lingering) as running:
         outcomes = [await ask(running.members[0], running.members[1], rpc()) for _ in range(5)]
         await until(lambda: len(heard) == 5)
     assert [outcome.status for outcome in outcomes] == [200] * 5
@@ -271,7 +271,7 @@ async def test_an_app_that_reads_on_after_its_response_does_not_take_the_next_re
 current: ContextVar[str] = ContextVar("current", default="nobody")
 
 
-async def test_what_an_app_makes_current_is_gone_with_the_next_request(tmp_path: Path) -> None:
+async def test_what_an_app_makes_current_is_gone_with_the_next_request(folder: Path) -> None:
     found: list[str] = []
 
     async def careless(scope: Scope, receive: Receive, send: Send) -> None:
@@ -281,20 +281,20 @@ async def test_what_an_app_makes_current_is_gone_with_the_next_request(tmp_path:
         await send(body(b"{}"))
 
     current.set("whoever started the test")
-    async with workers(tmp_path / "s", CountingApp(), careless) as running:
+    async with workers(folder, CountingApp(), careless) as running:
         for who in (b"alice", b"bob"):
             await ask(running.members[0], running.members[1], rpc(), headers=[(b"x-as", who)])
     assert found == ["nobody", "nobody"]
 
 
-async def test_two_hundred_requests_at_once_are_each_answered_with_their_own(tmp_path: Path) -> None:
+async def test_two_hundred_requests_at_once_are_each_answered_with_their_own(folder: Path) -> None:
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         data = await read_all(receive)
         await anyio.lowlevel.checkpoint()
         await send(start(200, JSON))
         await send(body(fact(scope, Principal).subject.encode() + data))
 
-    async with workers(tmp_path / "s", echo, echo) as running:
+    async with workers(folder, echo, echo) as running:
 
         async def one(number: int) -> None:
             who = (ALICE, BOB)[number % 2].subject.encode()
@@ -309,22 +309,22 @@ async def test_two_hundred_requests_at_once_are_each_answered_with_their_own(tmp
     assert kept == [64, 64]
 
 
-async def test_nothing_is_left_open_when_the_workers_are_closed(tmp_path: Path) -> None:
+async def test_nothing_is_left_open_when_the_workers_are_closed(folder: Path) -> None:
     apps: list[ASGIApp] = [CountingApp(), CountingApp()]
     before, tasks = open_files(), len(asyncio.all_tasks())
-    async with workers(tmp_path / "s", *apps) as running:
+    async with workers(folder, *apps) as running:
         for _ in range(3):
             await ask(running.members[0], running.members[1], rpc())
             await ask(running.members[1], running.members[0], rpc())
     await until(lambda: len(asyncio.all_tasks()) == tasks)
     gc.collect()
     assert open_files() == before
-    assert list((tmp_path / "s").iterdir()) == []
+    assert left_in(folder) == []
 
 
-async def test_a_carried_request_is_freed_without_the_cycle_collector(tmp_path: Path) -> None:
+async def test_a_carried_request_is_freed_without_the_cycle_collector(folder: Path) -> None:
     app = CountingApp()
-    async with workers(tmp_path / "s", CountingApp(), app) as running:
+    async with workers(folder, CountingApp(), app) as running:
         await ask(running.members[0], running.members[1], rpc())
         gc.collect()
         gc.disable()
@@ -338,11 +338,31 @@ async def test_a_carried_request_is_freed_without_the_cycle_collector(tmp_path: 
             gc.enable()
 
 
-async def test_no_more_requests_are_carried_at_once_than_are_allowed(tmp_path: Path) -> None:
+async def test_no_more_requests_are_carried_at_once_than_are_allowed(folder: Path) -> None:
     app = Ticking()
-    async with workers(tmp_path / "s", CountingApp(), app, max_forwards=1) as running, open_stream(running) as client:
+    async with workers(folder, CountingApp(), app, max_forwards=1) as running, open_stream(running) as client:
         await until(lambda: client.outcome.starts)
         refused = await ask(running.members[0], running.members[1], rpc())
         assert refused.status == 503
         assert refused.value(b"retry-after") == b"1"
         await app.events.put(b"")
+
+
+async def test_what_an_app_sends_besides_its_response_stays_with_its_worker(folder: Path) -> None:
+    async def chatty(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, JSON))
+        await send({"type": "http.response.debug", "info": {}})
+        await send(body(b"{}"))
+
+    async with workers(folder, CountingApp(), chatty) as running:
+        outcome = await ask(running.members[0], running.members[1], rpc())
+    assert [message["type"] for message in outcome.sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_an_app_that_answers_nothing_leaves_its_client_without_an_answer(folder: Path) -> None:
+    async def mute(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_all(receive)
+
+    async with workers(folder, mute, mute) as running:
+        outcomes = [await ask(member, running.members[1], rpc()) for member in running.members]
+    assert [outcome.sent for outcome in outcomes] == [[], []]
