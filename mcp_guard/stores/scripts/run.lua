@@ -263,19 +263,34 @@ local HOW = {
   S = { spend }, U = { unspend }, E = { enter, 1, 3 }, Y = { stay, 1, 2 }, L = { leave, 1, 1 },
   M = { members, 1, 0 }, C = { claim, 2, 2 }, A = { announce, 0, 2 },
 }
+local NEEDS_ROOM = { P = true, S = true, E = true, C = true }
+
+-- A write of nothing, before all others. A replica refuses it, so that nothing is read from one. A full server refuses
+-- it too, while it would let a script go on that has written something.
+local full = false
+if KEYS[1] then
+  local reply = redis.pcall('SETRANGE', KEYS[1], 0, '')
+  local message = type(reply) == 'table' and reply.err or ''
+  if string.find(message, '^READONLY') then
+    return redis.error_reply(message)
+  end
+  full = string.find(message, '^OOM') ~= nil
+end
 
 local results = {}
 local k, a = 1, 1
 while ARGV[a] do
-  local how = HOW[ARGV[a]]
+  local letter = ARGV[a]
+  local how = HOW[letter]
   a = a + 1
-  local done, result = pcall(how[1], k, a)
-  if not done then
-    local message = type(result) == 'table' and result.err or tostring(result)
-    if string.find(message, '^READONLY') then
-      return redis.error_reply(message)
+  local result = 'eOOM'
+  if not (full and NEEDS_ROOM[letter]) then
+    local done
+    done, result = pcall(how[1], k, a)
+    if not done then
+      local message = type(result) == 'table' and result.err or tostring(result)
+      result = 'e' .. (string.match(message, '^%u+') or 'ERR')
     end
-    result = 'e' .. (string.match(message, '^%u+') or 'ERR')
   end
   results[#results + 1] = result
   if how[2] then

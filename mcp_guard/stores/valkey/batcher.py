@@ -81,11 +81,17 @@ class Batcher:
         await self._drop(wait=True)
 
     def _expire(self) -> None:
-        """Fail who has waited too long. Deadlines come in the order of asking, so one timer serves everyone."""
+        """Fail who has waited too long; when it was for a connection, nobody else waits for it.
+
+        Deadlines come in the order of asking, so one timer serves everyone.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         while self._outstanding and (self._outstanding[0].deadline <= now or self._outstanding[0].answer.done()):
-            self._outstanding.popleft().fail(StoreUnavailable(LATE))
+            asked = self._outstanding.popleft()
+            if not asked.answer.done() and self._link is None:
+                self._breaker.open(now)
+            asked.fail(StoreUnavailable(LATE))
         self._alarm = loop.call_at(self._outstanding[0].deadline, self._expire) if self._outstanding else None
 
     async def _drain(self) -> None:
@@ -132,6 +138,7 @@ class Batcher:
             async with asyncio.timeout_at(batch[-1].deadline):
                 trip = Trip(grouped(batch), self.replicas)
                 await trip.make(await self._linked(), RUN)
+                answered = trip.answered
                 if trip.undone:
                     trip = await self._again(trip)
         except (ValkeyError, OSError) as error:
@@ -141,10 +148,10 @@ class Batcher:
         except BaseException:
             await self._drop()
             raise
-        if trip.undone or trip.refused:
-            self._breaker.failed(asyncio.get_running_loop().time())
-        else:
+        if answered or trip.answered:
             self._breaker.succeeded()
+        else:
+            self._breaker.failed(asyncio.get_running_loop().time())
         fail(batch, Unsent("valkey: READONLY"))
 
     async def _again(self, first: Trip) -> Trip:

@@ -29,3 +29,8 @@ class Breaker:
     def failed(self, now: float) -> None:
         self.failures += 1
         self.next_probe = now + PROBE_SECONDS
+
+    def open(self, now: float) -> None:
+        """Open without waiting for more failures."""
+        self.failures = max(self.failures, FAILURES_TO_OPEN)
+        self.next_probe = now + PROBE_SECONDS

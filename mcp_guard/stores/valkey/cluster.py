@@ -17,7 +17,7 @@ from mcp_guard.stores.base import Bucket, Level, Operation, Result, Spend, level
 from mcp_guard.stores.valkey.address import Address, Node
 from mcp_guard.stores.valkey.batcher import Batcher
 from mcp_guard.stores.valkey.encoding import Names, Unspend, Written
-from mcp_guard.stores.valkey.link import Link, Redirected, drop, open_link, unconnected
+from mcp_guard.stores.valkey.link import Link, Redirected, connected, drop, greeted
 from mcp_guard.stores.valkey.slots import SlotMap
 
 logger = logging.getLogger("mcp_guard")
@@ -145,7 +145,7 @@ class Cluster:
         if batcher is None:
 
             async def connect() -> Link:
-                return await open_link(self.address, node, self.names)
+                return await greeted(self.address, node, self.names)
 
             batcher = self._batchers[node] = Batcher(connect, self.deadline, self.replicas)
         return batcher
@@ -156,7 +156,7 @@ class Cluster:
         links: list[Link] = []
         try:
             for node in self.slots.primaries:
-                links.append(await open_link(self.address, node, self.names))  # noqa: PERF401 - kept when one fails
+                links.append(await greeted(self.address, node, self.names))  # noqa: PERF401 - kept when one fails
         except BaseException:
             for link in links:
                 await drop(link)
@@ -168,9 +168,7 @@ class Cluster:
         await self.slots.known()
         nodes = self.slots.primaries
         self._listened += 1
-        link = unconnected(self.address, nodes[self._listened % len(nodes)], self.address.credentials)
-        await link.connect()
-        return link
+        return await connected(self.address, nodes[self._listened % len(nodes)], self.address.credentials)
 
     async def close(self) -> None:
         """Let go of the connections."""

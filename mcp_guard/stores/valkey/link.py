@@ -138,16 +138,30 @@ def refusal(error: ResponseError) -> StoreUnavailable:
     return Redirected(error) if name in ("MOVED", "ASK") else StoreUnavailable(f"valkey: {name}")
 
 
-async def open_link(address: Address, node: Node, names: Names) -> Link:
+async def connected(address: Address, node: Node, credentials: Credentials, db: int = 0) -> Link:
+    """A connection to `node`, on which nothing was asked.
+
+    Raises:
+        ValkeyError, OSError: it cannot be reached, or does not let us in.
+    """
+    link = unconnected(address, node, credentials, db)
+    try:
+        await link.connect()
+    except BaseException:
+        await drop(link)
+        raise
+    return link
+
+
+async def greeted(address: Address, node: Node, names: Names) -> Link:
     """A connection to a primary, ready for use.
 
     Raises:
         StoreUnavailable: the server is no primary, or refuses what is asked of it first.
         ValkeyError, OSError: it cannot be reached.
     """
-    link = unconnected(address, node, address.credentials, address.db)
+    link = await connected(address, node, address.credentials, address.db)
     try:
-        await link.connect()
         await greet(link, names)
     except BaseException:
         await drop(link)

@@ -11,7 +11,7 @@ from mcp_guard.stores.base import Operation, Result
 from mcp_guard.stores.valkey.address import Address, Node
 from mcp_guard.stores.valkey.batcher import Batcher
 from mcp_guard.stores.valkey.encoding import Names, command
-from mcp_guard.stores.valkey.link import Link, Unsent, ask, class_of, drop, open_link, unconnected
+from mcp_guard.stores.valkey.link import Link, Unsent, ask, class_of, connected, drop, greeted
 
 logger = logging.getLogger("mcp_guard")
 
@@ -39,7 +39,7 @@ class Primary:
 
     async def connect(self) -> Link:
         """A connection to the primary, ready for use."""
-        return await open_link(self.address, await self.find(), self.names)
+        return await greeted(self.address, await self.find(), self.names)
 
     async def connect_all(self) -> list[Link]:
         """A connection to each server that keeps state."""
@@ -47,9 +47,7 @@ class Primary:
 
     async def connect_to_hear(self) -> Link:
         """A connection that nothing was asked on."""
-        link = unconnected(self.address, await self.find(), self.address.credentials, self.address.db)
-        await link.connect()
-        return link
+        return await connected(self.address, await self.find(), self.address.credentials, self.address.db)
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -77,9 +75,8 @@ class Primary:
         raise Unsent(f"valkey: the sentinels name no primary: {why}")
 
     async def _ask_sentinel(self, sentinel: Node) -> object:
-        link = unconnected(self.address, sentinel, self.address.sentinel_credentials)
+        link = await connected(self.address, sentinel, self.address.sentinel_credentials)
         try:
-            await link.connect()
             name = self.address.primary.encode()
             (answer,) = await ask(link, [command(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name)])
         finally:

@@ -11,7 +11,7 @@ from valkey.exceptions import ValkeyError
 from mcp_guard.failures import StoreUnavailable
 from mcp_guard.stores.valkey.address import Address, Node
 from mcp_guard.stores.valkey.encoding import command
-from mcp_guard.stores.valkey.link import Unsent, ask, class_of, drop, unconnected
+from mcp_guard.stores.valkey.link import Unsent, ask, class_of, connected, drop
 
 logger = logging.getLogger("mcp_guard")
 
@@ -85,9 +85,8 @@ class SlotMap:
             self._learning = None
 
     async def _told_by(self, node: Node) -> list[Node | None]:
-        link = unconnected(self.address, node, self.address.credentials)
+        link = await connected(self.address, node, self.address.credentials)
         try:
-            await link.connect()
             (answer,) = await ask(link, [command(b"CLUSTER", b"SLOTS")])
         finally:
             await drop(link)

@@ -1,7 +1,7 @@
 """One round trip: a call of the script for each hash slot that is asked about, and the replies handed to their callers.
 
-A call that the server did nothing of, because it did not know the script or is a replica now, can be sent again.
-Whatever else fails has failed, because it may have happened.
+A call that the server did nothing of can be sent again: it did not know the script, is a replica now, or forbids a key
+of somebody's, who is then asked for alone. Whatever else fails has failed, because it may have happened.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class Trip:
     groups: Sequence[Group]
     replicas: int = 0
     undone: list[Group] = field(default_factory=list, init=False)
-    refused: bool = field(default=False, init=False)
+    answered: bool = field(default=False, init=False)
     moved_on: bool = field(default=False, init=False)
     pending: list[tuple[Asked, list[Result]]] = field(default_factory=list, init=False)
 
@@ -77,7 +77,7 @@ class Trip:
         """Send the calls and hand out the replies. `whole` sends the script itself and not its digest.
 
         Afterwards `undone` are the groups that may be sent again, `moved_on` whether the server is a replica now, and
-        `refused` whether the server refused a call for a reason of its own.
+        `answered` whether it carried out a call, or knows who does.
 
         Raises:
             ValkeyError, OSError: the connection failed; nobody may take another reply from it.
@@ -111,6 +111,7 @@ class Trip:
         if not isinstance(answer, bytes):
             raise ResponseError("not an answer of run.lua")
         results = answers.read(answer)
+        self.answered = True
         at = 0
         for asked in group:
             own, at = results[at : at + len(asked.operations)], at + len(asked.operations)
@@ -121,10 +122,12 @@ class Trip:
         if name in DID_NOTHING:
             self.undone.append(group)
             self.moved_on = self.moved_on or name == "READONLY"
-            return
-        fault = refusal(error)
-        self.refused = self.refused or not isinstance(fault, Redirected)
-        fail(group, fault)
+        elif name == "NOPERM" and len(group) > 1:
+            self.undone.extend([[asked] for asked in group])
+        else:
+            fault = refusal(error)
+            self.answered = self.answered or isinstance(fault, Redirected)
+            fail(group, fault)
 
     def _hand(self, asked: Asked, results: list[Result | answers.Failed]) -> None:
         good: list[Result] = []
