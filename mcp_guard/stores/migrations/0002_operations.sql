@@ -143,8 +143,9 @@ BEGIN
                (one.value->>'cost')::double precision AS cost
         FROM jsonb_array_elements(asked) WITH ORDINALITY AS one
     ), begun AS (
-        SELECT bucket.*, greatest(coalesce(held.arrival, tick), tick) AS start
-        FROM bucket LEFT JOIN mcp_buckets AS held ON held.key = bucket.key
+        -- Row by row: a join would rather read the whole table, because nobody tells it how few buckets are asked for.
+        SELECT *, greatest((SELECT arrival FROM mcp_buckets AS held WHERE held.key = bucket.key), tick) AS start
+        FROM bucket
     ), finished AS (
         SELECT *, start + unit * cost AS finish, start + unit * cost - tick - period AS wait FROM begun
     ), judged AS (

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -33,12 +32,10 @@ from mcp_guard.stores.base import (
     levels_of,
 )
 from mcp_guard.stores.postgres import PostgresStore
-from tests.guard.stores.postgres_database import migrated
+from tests.guard.stores.postgres_database import migrated, started, until, value_of
 from tests.guard.stores.relay import Relay
 
 MINUTE = timedelta(minutes=1)
-PATIENT = timedelta(seconds=5)
-"""A deadline for a machine on which other tests run."""
 SESSION = "mcp:session:one"
 
 
@@ -47,16 +44,6 @@ def url() -> Iterator[str]:
     """An empty store of one's own."""
     with migrated() as url:
         yield url
-
-
-@asynccontextmanager
-async def started(url: str, **settings: Any) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(url, **{"deadline": PATIENT, "cleanup_every": None, **settings})
-    await store.start()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 @pytest.fixture
@@ -76,21 +63,6 @@ async def other(url: str) -> AsyncIterator[AsyncConnection[Any]]:
 async def one(store: PostgresStore, operation: Operation) -> Result:
     (result,) = await store.run([operation])
     return result
-
-
-async def value_of(connection: AsyncConnection[Any], query: str) -> Any:
-    cursor = await connection.execute(query.encode())
-    row = await cursor.fetchone()
-    return None if row is None else row[0]
-
-
-async def until(condition: Callable[[], Awaitable[Any]]) -> None:
-    """Wait for something to hold."""
-    async with asyncio.timeout(10):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.005)
 
 
 # Settings
