@@ -2,6 +2,7 @@
 
 A stream is not held up: of it only the event that is not complete yet is kept. A message is shown to its reader before
 the client can see the whole of it, so that a handle in it is bound before it can be used; the reader may change it.
+An event that a stream breaks off in is none by the standard; it does not go out if it may hold such a message.
 """
 
 import json
