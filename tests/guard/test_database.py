@@ -15,12 +15,6 @@ from tests.support import postgres_server
 VERSION = migrations()[-1].version
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_server_is_left_behind() -> Iterator[None]:
-    yield
-    postgres_server.end_shared()
-
-
 @pytest.fixture
 def url() -> Iterator[str]:
     """A database without a schema."""

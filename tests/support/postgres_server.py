@@ -4,6 +4,7 @@ The programs come with the package `postgresql` (`make postgres`); the cluster t
 PostgreSQL refuses to run as root, so root starts it as the user `postgres`, or `nobody`.
 """
 
+import atexit
 import functools
 import itertools
 import os
@@ -178,14 +179,8 @@ class PostgresServer:
 
 @functools.cache
 def shared() -> PostgresServer:
-    """The server of this test process, started when it is first asked for."""
+    """The server of this test process, started when it is first asked for; it ends with the process."""
     server = PostgresServer()
+    atexit.register(server.remove)
     server.start()
     return server
-
-
-def end_shared() -> None:
-    """End the server of this test process, if there is one."""
-    if shared.cache_info().currsize:
-        shared().remove()
-        shared.cache_clear()

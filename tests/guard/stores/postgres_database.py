@@ -28,8 +28,8 @@ def apply_schema(url: str) -> None:
 
 
 @functools.cache
-def template(port: int, encoding: str) -> str:
-    """The name of a database in which the migrations were applied, on the server of this port."""
+def template(encoding: str) -> str:
+    """The name of a database in which the migrations were applied."""
     server, name = postgres_server.shared(), f"mcp_{encoding.lower()}"
     make = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}")
     server.execute(make.format(sql.Identifier(name), sql.Literal(encoding)))
@@ -40,8 +40,7 @@ def template(port: int, encoding: str) -> str:
 @contextmanager
 def migrated(encoding: str = "UTF8") -> Iterator[str]:
     """The URL of an empty store."""
-    server = postgres_server.shared()
-    with server.database(template(server.port, encoding)) as url:
+    with postgres_server.shared().database(template(encoding)) as url:
         yield url
 
 
