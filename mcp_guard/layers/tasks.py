@@ -35,7 +35,7 @@ from mcp_guard.layer import Admission, Answer, RequestHead
 from mcp_guard.messages import MessageRewrite
 from mcp_guard.ownership import Ownership, Standing
 from mcp_guard.protocol.event_stream import Fields
-from mcp_guard.protocol.tasks import LISTEN, Told, asked, asking, is_id, listed, made, named, spelled, told
+from mcp_guard.protocol.tasks import LISTEN, Told, asked, asking, is_id, listed, made, named, presents, spelled, told
 from mcp_guard.rejections import Rejection
 from mcp_guard.secret import digest, fingerprint
 from mcp_guard.stores.base import Get, Operation, Result
@@ -79,12 +79,17 @@ class Tasks(StatefulCheck):
             raise ConfigurationError(f"ttl must be from {SHORTEST} to max_ttl ({self.max_ttl}), not {self.ttl}")
 
     def ask(self, request: RequestHead) -> Sequence[Operation]:
+        if not any(map(presents, request.fact(Call).messages)):
+            return ()
         return [Get(key) for key in self._presented(request).values()]
 
     def answer(self, request: RequestHead, results: Sequence[Result]) -> Admission:
         call = request.fact(Call)
-        ownership = Ownership(self.store, self.ring, request.fact(Principal))
-        presented = self._presented(request).items() if results else ()
+        rewrite = _Rewrite(layer=self, request=request)
+        if not any(map(presents, call.messages)):
+            return Admission(rewrite=rewrite)
+        ownership = self.ownership(request)
+        presented = self._presented(request).items()
         standings = {
             one: ownership.standing(key, record) for (one, key), record in zip(presented, results, strict=True)
         }
@@ -93,14 +98,15 @@ class Tasks(StatefulCheck):
             if call.batch or call.messages[0].kind is not MessageKind.NOTIFICATION:
                 raise refusal
             return Admission((refusal,), answer=Answer(202))
-        rewrite = _Rewrite(self, ownership, request.fact(Resource), _learns(request.method, call))
-        if call.batch or len(call.messages) != 1:
-            return Admission(rewrite=rewrite)
         message = call.messages[0]
-        shown = asking(message, lambda one: _standing(one, standings) is Standing.OWN)
+        shown = message if call.batch else asking(message, lambda one: _standing(one, standings) is Standing.OWN)
         if shown is message:
             return Admission(rewrite=rewrite)
         return Admission((call._replace(messages=(shown,)),), body=spelled(shown), rewrite=rewrite)
+
+    def ownership(self, request: RequestHead) -> Ownership:
+        """The caller before the records of the store."""
+        return Ownership(self.store, self.ring, request.fact(Principal))
 
     def _presented(self, request: RequestHead) -> dict[str, str]:
         """The store keys of the ids that the request presents, by id; of the ids that can be one, the first hundred."""
@@ -150,9 +156,11 @@ class _Rewrite(MessageRewrite):
     marks: ClassVar[tuple[bytes, ...]] = (b'"taskId"',)
 
     layer: Tasks
-    ownership: Ownership
-    resource: Resource
-    learns: bool
+    request: RequestHead
+
+    def key(self, task: str) -> str:
+        """The store key of a task of the resource that the request is for."""
+        return key_of(self.request.fact(Resource), task)
 
     async def event(self, fields: Fields) -> Fields | None:
         try:
@@ -182,10 +190,10 @@ class _Rewrite(MessageRewrite):
         terms = self._terms(about)
         if terms is None:
             raise Withheld("the app tells of a task whose id is no text, or too long")
-        if self.learns:
-            foreign = await self.ownership.bind(terms, self.layer.ttl)
+        if _learns(self.request.method, self.request.fact(Call)):
+            foreign = await self.layer.ownership(self.request).bind(terms, self.layer.ttl)
         else:
-            foreign = terms.keys() - await self.ownership.own(terms)
+            foreign = terms.keys() - await self.layer.ownership(self.request).own(terms)
         if foreign:
             raise Withheld("the app tells of a task that is not the caller's")
 
@@ -198,7 +206,7 @@ class _Rewrite(MessageRewrite):
         terms = self._terms(new)
         if terms is None:
             raise rejections.GUARD_FAULT.because("the app made a task whose id is no text, or too long")
-        if terms and await self.ownership.bind(terms, self.layer.ttl):
+        if terms and await self.layer.ownership(self.request).bind(terms, self.layer.ttl):
             raise rejections.GUARD_FAULT.because("the app gave out a task that is bound to another principal")
 
     async def _own(self, entries: Sequence[Any]) -> list[Any]:
@@ -210,8 +218,8 @@ class _Rewrite(MessageRewrite):
         ids = {entry["taskId"] for entry in entries if listed(entry) and is_id(entry["taskId"])}
         if len(ids) > MAX_LISTED:
             raise rejections.GUARD_FAULT.because(f"the app lists more than {MAX_LISTED} tasks on one page")
-        keys = {one: key_of(self.resource, one) for one in ids}
-        own = await self.ownership.own(keys.values())
+        keys = {one: self.key(one) for one in ids}
+        own = await self.layer.ownership(self.request).own(keys.values())
         return [
             entry for entry in entries if not listed(entry) or (is_id(entry["taskId"]) and keys[entry["taskId"]] in own)
         ]
@@ -222,6 +230,6 @@ class _Rewrite(MessageRewrite):
         for one, seconds in about:
             if not is_id(one):
                 return None
-            key = key_of(self.resource, one)
+            key = self.key(one)
             terms[key] = terms.get(key) or self.layer.term(seconds)
         return terms

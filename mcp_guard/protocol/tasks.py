@@ -20,6 +20,7 @@ RELATED: Final = "io.modelcontextprotocol/related-task"
 MAX_ID_CHARACTERS: Final = 1024
 UNLIMITED: Final = float("inf")
 _MOST_MILLISECONDS: Final = 2**53
+_PRESENTING: Final = (METHODS, LISTEN)
 
 
 class Told(NamedTuple):
@@ -32,6 +33,14 @@ class Told(NamedTuple):
 def is_id(value: object) -> TypeGuard[str]:
     """Whether a value can be the id of a task: a text of at most 1,024 characters."""
     return isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS
+
+
+def presents(message: RpcMessage) -> bool:
+    """Whether a client's request or notification may present the id of a task: `named` or `asked` finds one."""
+    if message.method is None:
+        return False
+    meta = message.params.get("_meta")
+    return message.method.startswith(_PRESENTING) or (isinstance(meta, dict) and RELATED in meta)
 
 
 def named(message: RpcMessage) -> list[object]:

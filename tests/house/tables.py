@@ -178,6 +178,7 @@ LAYERS = (
     "session",
     "streams",
     "tasks",
+    "handles",
     "event_ids",
     "request_state",
     "affinity",

@@ -171,6 +171,24 @@ async def test_users_of_an_existing_provider_reach_the_tools_and_strangers_do_no
         await assert_users_reach_the_tools(client, issuer)
 
 
+async def test_a_basket_is_used_by_whoever_opened_it_alone(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCP_OAUTH_ISSUER", issuer.url)
+
+    async def call(who: str, tool: str, **arguments: str) -> dict[str, Any]:
+        body = {**CALL, "params": {**CALL["params"], "name": tool, "arguments": arguments}}  # type: ignore[dict-item]
+        fields = {**HEADERS, "Mcp-Name": tool, "Authorization": f"Bearer {issuer.token(sub=who)}"}
+        answer = (await client.post("/mcp", json=body, headers=fields)).text
+        found: dict[str, Any] = json.loads(answer[answer.index("{") :])
+        return found
+
+    async with served("bound_handles.py") as client:
+        basket = (await call("ada", "open_basket"))["result"]["structuredContent"]["basket"]
+        assert (await call("ada", "add", basket=basket, item="tea"))["result"]["structuredContent"] == {"result": 1}
+        stolen, unknown = [await call("bob", "add", basket=one, item="tea") for one in (basket, "never")]
+        shown = (ROOT / "docs" / "how-to" / "bind-handles.md").read_text("utf-8")
+        assert stolen == unknown == json.loads(shown.split("```json\n")[1].split("```")[0])
+
+
 async def test_the_program_of_the_readme_works(issuer: Issuer, tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     program = readme.split("```python\n")[1].split("```")[0].replace("https://login.example.com/", issuer.url)

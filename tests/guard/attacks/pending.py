@@ -25,6 +25,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "jwt-06": (KEYSOURCES, "test_a_thousand_unknown_keys_cost_two_fetches_in_ten_seconds"),
     "jwt-37": (KEYSOURCES, "test_a_withdrawn_key_counts_for_five_minutes_at_most"),
     "pkce-12": ("tests/guard/oauth/test_code.py", "pkce-12"),
+    "ses-25": ("tests/end_to_end/test_owned_handles.py", "test_ses_25_"),
     "ses-16": ("tests/guard/layers/test_session.py", "test_a_session_expires_when_it_is_not_used"),
 }
 
@@ -42,7 +43,6 @@ PENDING: Mapping[str, str] = {
     "ses-22": "requestState is sealed with the shared stores",
     "ses-23": "requestState is sealed with the shared stores",
     "ses-24": "requestState is sealed with the shared stores",
-    "ses-25": "task handles are bound with the shared stores",
 }
 
 NUMBERS: Mapping[str, tuple[int, ...]] = {

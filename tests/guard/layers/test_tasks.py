@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mcp_guard.auditlog import AuditLog, MemorySink
 from mcp_guard.bindings import bind
-from mcp_guard.facts import MessageKind, RpcMessage
+from mcp_guard.facts import Call, MessageKind, RpcMessage, fact
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.audit import Audit
@@ -476,6 +476,14 @@ async def test_of_a_subscription_the_app_is_shown_the_callers_own_tasks_alone() 
     shown["params"]["notifications"]["taskIds"] = asked_for["params"]["notifications"]["taskIds"]
     assert shown == asked_for, "nothing else changes"
     assert len(place.store.batches) == 1
+
+
+async def test_layers_further_in_decide_on_the_subscription_that_the_app_is_shown() -> None:
+    place = Place()
+    await place.create()
+    await place.ask(listen(["t-1", "t-2"]))
+    (message,) = fact(place.app.scopes[-1], Call).messages
+    assert message.params["notifications"]["taskIds"] == ["t-1"]
 
 
 async def test_a_subscription_to_the_callers_own_tasks_reaches_the_app_byte_for_byte() -> None:
