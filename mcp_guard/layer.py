@@ -199,6 +199,14 @@ class Draining(Protocol):
         """The server is about to stop: end what would go on for ever. Does not wait."""
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """Something a layer depends on that still needs the app for a while when the server has stopped."""
+
+    async def settle(self) -> None:
+        """Wait, but not for ever, until the app is not needed any more. Called before the app is told to shut down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A response given by a layer itself; the app is not called."""

@@ -11,7 +11,7 @@ import anyio
 
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.failures import ConfigurationError, Unavailable
-from mcp_guard.layer import Draining, Managed
+from mcp_guard.layer import Draining, Managed, Settling
 from mcp_guard.pipeline import Pipeline
 
 logger = logging.getLogger("mcp_guard")
@@ -59,6 +59,12 @@ class Guard:
         for one in self.running:
             if isinstance(one, Draining):
                 one.drain()
+
+    async def settle(self) -> None:
+        """Wait for what still needs the app, before it is told to shut down."""
+        for one in self.running:
+            if isinstance(one, Settling):
+                await one.settle()
 
     async def close(self) -> None:
         """Close what was started, in reverse order; a failure of one does not keep the others open."""
@@ -109,7 +115,11 @@ class Guard:
         spoken = False
 
         async def receive_replayed() -> Message:
-            return unheard.pop() if unheard else await receive()
+            if unheard:
+                return unheard.pop()
+            message = await receive()
+            await self.settle()
+            return message
 
         async def send_spoken(message: Message) -> None:
             nonlocal spoken

@@ -48,12 +48,14 @@ class Owner:
         for link in set(self.serving.values()) - self.busy:
             link.abort()
 
-    async def close(self, within_seconds: float) -> None:
-        """Do so, and cut what is not done when the time is over."""
-        self.drain()
-        if not self.serving:
-            return
-        _, late = await asyncio.wait(self.serving, timeout=within_seconds)
+    async def settle(self, within_seconds: float) -> None:
+        """Wait until all links have ended, but not for ever."""
+        if self.serving:
+            await asyncio.wait(self.serving, timeout=within_seconds)
+
+    async def cut(self) -> None:
+        """End the links that are left."""
+        late = list(self.serving)
         if late:
             logger.warning("%d requests of other workers did not end in time and are cut", len(late))
             for task in late:

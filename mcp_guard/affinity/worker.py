@@ -109,8 +109,13 @@ class Worker:
         if self.running is not None:
             self.running.drain()
 
+    async def settle(self) -> None:
+        """Do so, and wait until the requests of others have ended, for at most `grace`."""
+        if self.running is not None:
+            await self.running.settle(self.grace.total_seconds())
+
     async def close(self) -> None:
-        """Listen no more, let the requests of others end, and take the heartbeat away."""
+        """Do so, cut what has not ended, and take the heartbeat away."""
         running, self.running = self.running, None
         if running is not None:
             await running.close(self.grace.total_seconds())
@@ -131,6 +136,7 @@ class Running:
     peers: Peers
     server: asyncio.Server
     beating: asyncio.Task[None] | None = None
+    settled: bool = False
 
     async def beat(self) -> None:
         """Say in the store that this worker lives."""
@@ -154,10 +160,17 @@ class Running:
         remove(self.home)
         self.owner.drain()
 
+    async def settle(self, within_seconds: float) -> None:
+        """See `Worker.settle`."""
+        if not self.settled:
+            self.settled = True
+            self.drain()
+            await self.owner.settle(within_seconds)
+
     async def close(self, within_seconds: float) -> None:
         """See `Worker.close`."""
-        self.drain()
-        await self.owner.close(within_seconds)
+        await self.settle(within_seconds)
+        await self.owner.cut()
         self.peers.close()
         if self.beating is not None:
             self.beating.cancel()

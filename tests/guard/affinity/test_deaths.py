@@ -23,7 +23,7 @@ from mcp_guard.layers.affinity import Affinity
 from mcp_guard.stack import guard
 from mcp_guard.stores.base import Delete, Get, Put
 from tests.guard.affinity.workers import Member, Workers, ask, left_in, until, workers
-from tests.guard.asgi import Client, CountingApp, body, start
+from tests.guard.asgi import Client, CountingApp, Lifespan, body, start
 from tests.guard.stubs import CountingStore, Facts, rpc
 
 SOON = timedelta(seconds=0.2)
@@ -278,6 +278,7 @@ async def test_a_worker_that_does_not_run_has_no_home(folder: Path) -> None:
     with pytest.raises(Unavailable):
         _ = one.peers
     one.drain()
+    await one.settle()
     with pytest.raises(ConfigurationError, match="affinity layer"):
         await one.start()
 
@@ -328,3 +329,31 @@ async def test_a_worker_that_ends_breaks_off_what_it_carries_to_others(folder: P
             await running.members[0].guarded.close()
         app.go.set()
     assert client.outcome.status == 503
+
+
+async def test_an_app_is_told_to_shut_down_when_the_requests_of_others_have_ended(folder: Path) -> None:
+    held, order = Holding(), []
+
+    async def living(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await held(scope, receive, send)
+            order.append("answered")
+            return
+        for said in ("startup", "shutdown"):
+            order.append((await receive())["type"])
+            await send({"type": f"lifespan.{said}.complete"})
+
+    async with workers(folder, CountingApp(), living) as running:
+        at, holder = running.members
+        await holder.guarded.close()
+        lifespan, client = Lifespan(), Client()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lifespan.run, holder.guarded)
+            await lifespan.up.wait()
+            tasks.start_soon(lambda: ask(at, holder.home, client=client))
+            await held.asked.wait()
+            lifespan.ending.set()
+            await anyio.sleep(0.05)
+            held.go.set()
+    assert order == ["lifespan.startup", "answered", "lifespan.shutdown"]
+    assert client.outcome.body == b"done"
