@@ -105,6 +105,7 @@ class ValkeyServer:
             "enable-debug-command local",
         ]
         lines.append("appendonly yes" if self.persistent else "appendonly no")
+        lines.append("repl-diskless-sync-delay 0")
         if self.unix:
             lines.append(f"unixsocket {self.socket_path}")
         return lines
@@ -205,7 +206,7 @@ def sentinel_of(primary: ValkeyServer, name: str = "main") -> Iterator[ValkeySer
 @contextlib.contextmanager
 def cluster(nodes: int = 1, **options: Any) -> Iterator[list[ValkeyServer]]:
     """A cluster of primaries that share the slots evenly, in order, and agree on it."""
-    config = ["cluster-enabled yes", "cluster-node-timeout 1000", "repl-diskless-sync-delay 0"]
+    config = ["cluster-enabled yes", "cluster-node-timeout 1000"]
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(valkey_server(config=config, **options)) for _ in range(nodes)]
         bounds = [16384 * place // nodes for place in range(nodes + 1)]

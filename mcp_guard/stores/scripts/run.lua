@@ -289,7 +289,8 @@ while ARGV[a] do
     done, result = pcall(how[1], k, a)
     if not done then
       local message = type(result) == 'table' and result.err or tostring(result)
-      result = 'e' .. (string.match(message, '^%u+') or 'ERR')
+      local forbidden = string.find(message, 'ACL failure in script', 1, true)
+      result = 'e' .. (forbidden and 'NOPERM' or string.match(message, '^%u+') or 'ERR')
     end
   end
   results[#results + 1] = result

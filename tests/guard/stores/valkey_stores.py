@@ -26,8 +26,8 @@ async def running(url: str, deadline: timedelta = PATIENT, **settings: Any) -> A
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Poll until something is true, for five seconds at most."""
-    with anyio.fail_after(5):
+    """Poll until something is true, for ten seconds at most."""
+    with anyio.fail_after(10):
         while True:
             if true():
                 return
