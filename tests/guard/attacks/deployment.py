@@ -8,7 +8,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,17 +21,19 @@ from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, MemorySink
 from mcp_guard.demo_server import demo_server
 from mcp_guard.facts import Resource
+from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.oauth import AuthorizationServer, SigningKeys, StaticUsers
 from mcp_guard.profiles import Limits, standard
 from mcp_guard.stack import guard
+from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
 from tests.guard.attacks.raw import Observation, Request, send
 from tests.support.serving import serving
 
 MODERN = "2026-07-28"
 PLENTY = Limit(1_000_000, timedelta(minutes=1))
-UNLIMITED = Limits(PLENTY, PLENTY, PLENTY, PLENTY, PLENTY)
+UNLIMITED = Limits(address=PLENTY, principal=PLENTY, tool=PLENTY, connections=PLENTY, address_connections=PLENTY)
 """The corpus shoots fast from one address; limits have attacks of their own."""
 USERS = {"alice": "correct horse battery", "bob": "staple for bob only"}
 
@@ -210,12 +212,14 @@ class Capture(logging.Handler):
 
 
 @contextmanager
-def deployed(**uvicorn_settings: Any) -> Iterator[Deployment]:
-    """A deployment that lives as long as the block."""
+def deployed(
+    store: Callable[[], Store] = MemoryStore, *, limits: Limits = UNLIMITED, **uvicorn_settings: Any
+) -> Iterator[Deployment]:
+    """A deployment that lives as long as the block, with its state in what `store` makes."""
     made: list[Deployment] = []
 
     def build(origin: str) -> ASGIApp:
-        store, audit = MemoryStore(), MemorySink()
+        state, audit = store(), MemorySink()
         key = ec.generate_private_key(ec.SECP256R1())
         keys = SigningKeys([key])
         mcp, sse = f"{origin}/mcp", f"{origin}/sse"
@@ -225,7 +229,7 @@ def deployed(**uvicorn_settings: Any) -> Iterator[Deployment]:
         )
         server = AuthorizationServer(
             issuer=origin,
-            store=store,
+            store=state,
             users=StaticUsers.from_pairs(USERS),
             resources=resources,
             scopes={"mcp:tools": "Call tools", "mcp:admin": "Call tools that change things"},
@@ -235,9 +239,10 @@ def deployed(**uvicorn_settings: Any) -> Iterator[Deployment]:
         layers = standard(
             resources=resources,
             authorization_server=server,
-            store=store,
+            store=state,
+            ring=KeyRing.generate(),
             audit=AuditLog(audit),
-            limits=UNLIMITED,
+            limits=limits,
         )
         made.append(Deployment(origin, downstream, audit, key, keys.ids[0], set(USERS.values())))
         return guard(downstream, *layers)

@@ -1,15 +1,20 @@
-"""What becomes of the attacks of the areas jwt, http, resource, discovery, session, csrf and pkce outside the corpus.
+"""What becomes of the attacks of the areas that are executable, of those of them that are outside the corpus.
 
-`ELSEWHERE` are decided by tests that need a fault injected or a clock moved: for each the file and the test. `PENDING`
-are not covered by the first form: for each the reason. `IDS` are all of the seven areas, so that nothing is forgotten.
+`ELSEWHERE` are decided by tests that need limits, a fault or a clock of their own: for each the file and the test.
+`PENDING` are not covered yet: for each the reason. `IDS` are all of these areas, so that nothing is forgotten.
 """
 
 from collections.abc import Mapping
 
+DOS = "tests/guard/attacks/test_dos.py"
 KEYSOURCES = "tests/guard/test_keysources.py"
+RATE = "tests/guard/attacks/test_rate.py"
 
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "csrf-07": ("tests/guard/oauth/test_consent.py", "csrf-07"),
+    "dos-04": ("tests/guard/oauth/test_authorize.py", "dos-04"),
+    "dos-05": (DOS, "test_dos_05_"),
+    "dos-06": (DOS, "test_dos_06_"),
     "http-03": ("tests/guard/layers/test_wire.py", "http-03"),
     "http-26": ("tests/guard/test_exchange.py", "test_an_unknown_kind_of_scope_is_never_passed_on"),
     "http-30": ("tests/guard/test_exchange.py", "test_an_app_that_raises_before_its_response_is_answered_with_a_plain"),
@@ -25,11 +30,16 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "jwt-06": (KEYSOURCES, "test_a_thousand_unknown_keys_cost_two_fetches_in_ten_seconds"),
     "jwt-37": (KEYSOURCES, "test_a_withdrawn_key_counts_for_five_minutes_at_most"),
     "pkce-12": ("tests/guard/oauth/test_code.py", "pkce-12"),
-    "ses-25": ("tests/end_to_end/test_owned_handles.py", "test_ses_25_"),
+    **{f"rate-{number:02d}": (RATE, f"test_rate_{number:02d}_") for number in (1, 2, 3, 4, 5, 6, 9, 13)},
+    "rate-08": (DOS, "test_rate_08_"),
+    "rate-12": (DOS, "test_rate_12_"),
     "ses-16": ("tests/guard/layers/test_session.py", "test_a_session_expires_when_it_is_not_used"),
 }
 
 PENDING: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("dos-01", "dos-02", "dos-03", "dos-08", "dos-09", "dos-10", "dos-11"), "comes with the load tests"
+    ),
     "csrf-08": "there is no upstream identity provider in the first form, so there is no callback",
     "http-24": "HTTP/2 needs hypercorn; the corpus runs on uvicorn so far",
     "http-29": "a thousand aborted requests belong with the load tests",
@@ -43,17 +53,21 @@ PENDING: Mapping[str, str] = {
     "ses-22": "requestState is sealed with the shared stores",
     "ses-23": "requestState is sealed with the shared stores",
     "ses-24": "requestState is sealed with the shared stores",
+    "ses-25": "task handles are bound with the shared stores",
 }
 
 NUMBERS: Mapping[str, tuple[int, ...]] = {
     "csrf": (1, 2, 3, 4, 5, 6, 7, 8, 9, 11),
     "disc": (1, 2, 4, 5, 6, 7, 8, 9),
+    "dos": (1, 2, 3, 4, 5, 6, 8, 9, 10, 11),
     "http": (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 18, 19, 21, 22, 23, 24, 25, 26, 28, 29, 30, 31, 32, 33),
     "jwks": tuple(range(1, 9)),
     "jwt": (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 19, 20, 22, 23, 24, 25, 26, 29, 30, 31, 32, 33, 34, 36, 37),
     "pkce": (1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 14, 15, 16),
+    "rate": (1, 2, 3, 4, 5, 6, 8, 9, 12, 13),
     "res": (1, 2, 3, 4, 5, 6, 8, 11, 12),
     "ses": (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28),
+    "wire": (1, 2, 3, 5, 6, 9, 10),
 }
 
 IDS = frozenset(f"{area}-{number:02d}" for area, numbers in NUMBERS.items() for number in numbers)

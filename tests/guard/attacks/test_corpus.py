@@ -15,11 +15,13 @@ from tests.guard.attacks import (  # noqa: F401 - they register attacks
     jwt_attacks,
     resource_attacks,
     session_attacks,
+    wire_attacks,
 )
 from tests.guard.attacks.corpus import CORPUS
 from tests.guard.attacks.deployment import Capture, Deployment, deployed
 from tests.guard.attacks.oracle import judge
 from tests.guard.attacks.pending import ELSEWHERE, IDS, PENDING
+from tests.guard.attacks.state import in_valkey
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,12 +43,29 @@ def live(log: Capture) -> Iterator[Deployment]:
         yield deployment
 
 
+@pytest.fixture(scope="module")
+def live_on_valkey(log: Capture) -> Iterator[Deployment]:
+    with deployed(in_valkey, http=http_protocol()) as deployment:
+        yield deployment
+
+
 @pytest.mark.parametrize("identifier", sorted(CORPUS))
 def test_the_attack_has_no_effect(identifier: str, live: Deployment, log: Capture) -> None:
     judge(CORPUS[identifier], live, log)
 
 
-def test_every_attack_of_the_seven_areas_is_accounted_for() -> None:
+WITH_STATE = sorted(identifier for identifier in CORPUS if identifier.startswith(("ses-", "wire-")))
+"""What the outcome of these depends on is in the store."""
+
+
+@pytest.mark.parametrize("identifier", WITH_STATE)
+def test_the_attack_has_no_effect_with_the_state_in_valkey(
+    identifier: str, live_on_valkey: Deployment, log: Capture
+) -> None:
+    judge(CORPUS[identifier], live_on_valkey, log)
+
+
+def test_every_attack_of_these_areas_is_accounted_for() -> None:
     places = [CORPUS.keys(), ELSEWHERE.keys(), PENDING.keys()]
     assert set().union(*places) == IDS
     assert sum(len(place) for place in places) == len(IDS), "an attack has two places"
