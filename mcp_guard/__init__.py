@@ -1,14 +1,19 @@
 """mcp-guard: layers that make an MCP server safe to put on the internet."""
 
+from mcp_guard.affinity import Worker
 from mcp_guard.auditlog import AuditLog, FileSink
 from mcp_guard.check import Check, Layer, StatefulCheck
 from mcp_guard.facts import ClientAddress, Principal, RequestId, Resource, fact
 from mcp_guard.failures import ConfigurationError, Unavailable
+from mcp_guard.keyring import KeyRing
 from mcp_guard.keysources import RemoteKeys, StaticKeys
-from mcp_guard.layers.rate_limit import Limit
+from mcp_guard.layers.handles import Handle
+from mcp_guard.layers.rate_limit import Limit, Shared, ToolLimit
 from mcp_guard.layers.token import TrustedIssuer
-from mcp_guard.profiles import Limits, standard
+from mcp_guard.profiles import Handling, Limits, standard
 from mcp_guard.rejections import Rejection
+from mcp_guard.revocation import Revoker
+from mcp_guard.sessions import SessionTerms
 from mcp_guard.stack import Guard, guard
 from mcp_guard.stores.memory import MemoryStore
 
@@ -19,6 +24,9 @@ __all__ = [
     "ConfigurationError",
     "FileSink",
     "Guard",
+    "Handle",
+    "Handling",
+    "KeyRing",
     "Layer",
     "Limit",
     "Limits",
@@ -28,10 +36,15 @@ __all__ = [
     "RemoteKeys",
     "RequestId",
     "Resource",
+    "Revoker",
+    "SessionTerms",
+    "Shared",
     "StatefulCheck",
     "StaticKeys",
+    "ToolLimit",
     "TrustedIssuer",
     "Unavailable",
+    "Worker",
     "fact",
     "guard",
     "standard",

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
@@ -38,6 +39,10 @@ class Head(NamedTuple):
     hash: str
 
 
+class SinkTaken(ConfigurationError):
+    """Another process appends to the same file: two could not keep one chain."""
+
+
 class Sink(Protocol):
     """Where lines go. A line is written whole or not at all, as far as the medium can promise."""
 
@@ -61,7 +66,7 @@ class Sink(Protocol):
 
 @dataclass(eq=False)
 class FileSink:
-    """A file that is only appended to, readable and writable by its owner.
+    """A file that is only appended to, readable and writable by its owner, and locked while it is open.
 
     A torn line at its end, left by a crash or a full disk, is cut off: the response it was to record never went out.
     """
@@ -72,6 +77,7 @@ class FileSink:
     def open(self) -> Head:
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            self._lock(self._descriptor)
             return self._resume(self._descriptor)
         except OSError as error:
             self.close()
@@ -79,6 +85,16 @@ class FileSink:
         except ConfigurationError:
             self.close()
             raise
+
+    def _lock(self, descriptor: int) -> None:
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SinkTaken(f"audit file {self.path}: another process writes it") from None
 
     def _resume(self, descriptor: int) -> Head:
         size = os.fstat(descriptor).st_size

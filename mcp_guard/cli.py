@@ -1,4 +1,4 @@
-"""The command line: `demo`, `serve`, `token`, `audit verify`, `db`.
+"""The command line: `demo`, `serve`, `token`, `audit verify`, `keys`, `revoke`, `db`.
 
 Whatever goes wrong is said in one sentence on standard error that names the cause, with exit status 1; a wrong use of
 the command line exits with 2.
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="serve an ASGI app behind the complete stack, set up by MCP_* variables")
     serve.add_argument("app", metavar="MODULE:APP", help="where to import the app from")
+    serve.add_argument("--workers", type=int, metavar="N", help="how many processes serve (default MCP_WORKERS, or 1)")
     serve.set_defaults(run=run_serve)
 
     token = commands.add_parser("token", help="log in at an MCP endpoint's authorization server, print an access token")
@@ -64,6 +65,21 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument("--head", metavar="SEQ:HASH", help="a head kept elsewhere, which the chain must contain")
     check.set_defaults(run=run_audit_verify)
+
+    keys = commands.add_parser("keys", help="work on the key ring that workers share")
+    new = keys.add_subparsers(required=True, metavar="COMMAND").add_parser("new", help="print a new key")
+    new.set_defaults(run=run_keys_new)
+
+    revoke = commands.add_parser("revoke", help="refuse, at every worker, what was issued until now")
+    what = revoke.add_subparsers(required=True, metavar="WHAT", dest="what")
+    user = what.add_parser("user", help="every token of a person")
+    client = what.add_parser("client", help="every token of a client")
+    for one, name in ((user, "subject"), (client, "client")):
+        one.add_argument("issuer", metavar="ISSUER", help="the issuer, as the tokens spell it")
+        one.add_argument(name, metavar=name.upper(), help="as the tokens spell it")
+    what.add_parser("token", help="one access token, read from MCP_TOKEN or from standard input")
+    what.add_parser("session", help="one session, its id read from MCP_SESSION or from standard input")
+    revoke.set_defaults(run=run_revoke)
 
     database = commands.add_parser("db", help="work on the PostgreSQL store at MCP_DATABASE_URL")
     tasks = database.add_subparsers(required=True, metavar="COMMAND", dest="task")
@@ -93,17 +109,19 @@ def run_serve(options: argparse.Namespace) -> int:
     """Serve the named app behind the stack that the environment describes."""
     require("uvicorn", extra="demo")
     from mcp_guard.config import load
-    from mcp_guard.profiles import from_settings
-    from mcp_guard.stack import guard
+    from mcp_guard.deployment import APP_VARIABLE, application
 
+    os.environ[APP_VARIABLE] = options.app
+    if options.workers is not None:
+        os.environ["MCP_WORKERS"] = str(options.workers)
     settings = load()
-    app = guard(import_app(options.app), *from_settings(settings))
-    listener = listen(settings.host, settings.port)
     tls: dict[str, Any] = {}
     if settings.tls_cert is not None:
         tls = {"ssl_certfile": str(settings.tls_cert), "ssl_keyfile": str(settings.tls_key)}
+    app = application() if settings.workers == 1 else None
+    listener = listen(settings.host, settings.port)
     print(f"Serving {settings.public_url} on {settings.host}:{listener.getsockname()[1]}", flush=True)
-    return run_server(app, listener, **tls)
+    return run_workers(settings.workers, listener, tls) if app is None else run_server(app, listener, **tls)
 
 
 def run_token(options: argparse.Namespace) -> int:
@@ -154,6 +172,23 @@ def run_db(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_keys_new(options: argparse.Namespace) -> int:
+    """Print a new key, and nothing else."""
+    from mcp_guard.keyring import new_key
+
+    print(new_key().reveal())
+    return 0
+
+
+def run_revoke(options: argparse.Namespace) -> int:
+    """Write a revocation into the store that the environment names."""
+    from mcp_guard.config import load_state
+    from mcp_guard.revoking import revoke
+
+    print(revoke(load_state().store, options.what, vars(options)))
+    return 0
+
+
 def require(*modules: str, extra: str) -> None:
     """Check that optional packages are installed.
 
@@ -167,28 +202,6 @@ def require(*modules: str, extra: str) -> None:
             raise ConfigurationError(
                 f"{module} is not installed; it comes with: pip install 'mcp-guard[{extra}]'"
             ) from None
-
-
-def import_app(place: str) -> ASGIApp:
-    """The ASGI app at MODULE:APP, importable from the current folder too.
-
-    Raises:
-        ConfigurationError: there is no such module or attribute.
-    """
-    module, _, attribute = place.partition(":")
-    if not module or not attribute:
-        raise ConfigurationError(f"{place!r} must be MODULE:APP, such as server:app")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"{place}: {error}") from error
-    except AttributeError:
-        raise ConfigurationError(f"{place}: the module {module} has no {attribute}") from None
-    if not callable(found):
-        raise ConfigurationError(f"{place} is not an ASGI app: a {type(found).__name__} cannot be called")
-    app: ASGIApp = found
-    return app
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -209,6 +222,14 @@ def listen(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}") from error
     return listener
+
+
+def run_workers(workers: int, listener: socket.socket, settings: dict[str, Any]) -> int:
+    """Serve on `listener` with several processes until interrupted. Answers 1 when one of them could not start."""
+    from mcp_guard.supervisor import Supervisor
+
+    with closing(listener):
+        return Supervisor("mcp_guard.deployment:application", listener, workers, settings).run()
 
 
 def run_server(app: ASGIApp, listener: socket.socket, **tls: Any) -> int:

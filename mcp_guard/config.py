@@ -1,19 +1,26 @@
 """Settings from the environment, `MCP_*`, each validated with an error that names it.
 
-They describe one guarded deployment: `mcp-guard serve module:app` reads them. In code, the layers are given their
-settings directly.
+They describe one guarded deployment: `mcp-guard serve module:app` reads them all; the commands that work on its state
+read `State` alone. In code, the layers are given their settings directly.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mcp_guard.failures import ConfigurationError
+from mcp_guard.keyring import KeyRing
+from mcp_guard.secret import Secret
+from mcp_guard.sessions import SessionTerms
+from mcp_guard.stores import selected
+from mcp_guard.stores.base import Store
 
-PREFIX = "MCP_"
+PREFIX: Final = "MCP_"
 
 
 def _split(value: object) -> object:
@@ -25,10 +32,74 @@ def _split(value: object) -> object:
 List: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
-class Settings(BaseSettings):
-    """What one deployment needs. Lists are separated by commas."""
+class State(BaseSettings):
+    """Where the state of a deployment is, and the keys that its workers share."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    session_store: Literal["memory", "valkey", "postgres"] = Field(
+        "memory", description="Where sessions, limits and all other state are kept."
+    )
+    valkey_url: SecretStr | None = Field(
+        None, description="Where Valkey is: `valkey://`, `valkeys://`, `unix://`, `sentinel://` or `cluster://`."
+    )
+    database_url: SecretStr | None = Field(None, description="Where PostgreSQL is: `postgresql://`.")
+    cleanup_seconds: int = Field(300, ge=1, description="Seconds between two removals of expired rows in PostgreSQL.")
+    insecure_memory_store_per_worker: bool = Field(
+        False, description="Let each worker keep state of its own in memory, unknown to the others."
+    )
+    secret_keys: SecretStr | None = Field(
+        None, description="The key ring that all workers share, newest key first; `mcp-guard keys new` prints a key."
+    )
+    secret_keys_file: Path | None = Field(None, description="A file with the key ring, in place of `MCP_SECRET_KEYS`.")
+
+    @property
+    def store(self) -> Store:
+        """The store that is asked for; one object for each place.
+
+        Raises:
+            ConfigurationError: naming the setting that is missing or malformed.
+        """
+        url, name = {
+            "memory": (None, ""),
+            "valkey": (self.valkey_url, "MCP_VALKEY_URL"),
+            "postgres": (self.database_url, "MCP_DATABASE_URL"),
+        }[self.session_store]
+        if url is None and name:
+            raise ConfigurationError(f"{name} is not set, and MCP_SESSION_STORE is {self.session_store}")
+        with naming(name or "MCP_SESSION_STORE"):
+            return selected(
+                self.session_store,
+                None if url is None else Secret(url.get_secret_value()),
+                cleanup_every=timedelta(seconds=self.cleanup_seconds),
+                insecure_per_worker=self.insecure_memory_store_per_worker,
+            )
+
+    @property
+    def ring(self) -> KeyRing:
+        """The key ring; a new one for a process that shares nothing.
+
+        Raises:
+            ConfigurationError: naming the setting that is missing or malformed.
+        """
+        if self.secret_keys is not None and self.secret_keys_file is not None:
+            raise ConfigurationError("MCP_SECRET_KEYS and MCP_SECRET_KEYS_FILE must not both be set")
+        if self.secret_keys_file is not None:
+            with naming("MCP_SECRET_KEYS_FILE"):
+                return KeyRing.read(self.secret_keys_file)
+        if self.secret_keys is not None:
+            with naming("MCP_SECRET_KEYS"):
+                return KeyRing.parse(self.secret_keys.get_secret_value())
+        if self.session_store != "memory":
+            raise ConfigurationError(
+                f"MCP_SECRET_KEYS is not set, and MCP_SESSION_STORE is {self.session_store}: "
+                "who shares a store shares the keys of its records"
+            )
+        return KeyRing.generate()
+
+
+class Settings(State):
+    """What one deployment needs. Lists are separated by commas."""
 
     public_url: str = Field(
         min_length=1, description="The URL of the MCP endpoint as clients spell it; its resource identifier."
@@ -42,17 +113,44 @@ class Settings(BaseSettings):
     sse_message_path: str = Field("/messages/", description="The path the HTTP+SSE endpoint takes messages at.")
     allowed_origins: List = Field((), description="Origins of browser clients, beside the public URL's own.")
     trusted_proxies: List = Field((), description="Networks (CIDR) of proxies whose forwarding headers are believed.")
-    session_store: Literal["memory"] = Field("memory", description="Where sessions and limits are kept.")
     session_ttl_seconds: int = Field(1800, ge=1, description="Seconds a session lives without being used.")
-    audit_file: Path | None = Field(None, description="The audit log; standard error when there is none.")
+    session_lifetime_seconds: int = Field(86_400, ge=1, description="Seconds a session lives at most.")
+    session_cache_seconds: float = Field(
+        0, ge=0, description="Seconds for which a worker believes what the store said of a session; 0 asks each time."
+    )
+    sessions_per_principal: int = Field(256, ge=1, description="Sessions that one principal may have at once.")
+    streams_per_principal: int = Field(32, ge=1, description="Streams that one principal may have open at once.")
+    single_use_tools: List = Field((), description="Tools whose `requestState` is good for one call.")
+    workers: int = Field(1, ge=1, le=256, description="How many processes serve.")
+    affinity: str | None = Field(
+        None,
+        description="Where workers forward requests of each other's sessions: `unix:DIRECTORY` or `tcp:HOST:PORT`.",
+    )
+    affinity_route: str | None = Field(
+        None, description="The name by which a proxy in front pins sessions to this host."
+    )
+    audit_file: Path | None = Field(
+        None, description="The audit log, one for each worker; standard error when there is none."
+    )
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
     tls_cert: Path | None = Field(None, description="A PEM file with the certificate chain, to serve https directly.")
     tls_key: Path | None = Field(None, description="The PEM file with the certificate's private key.")
 
     @property
-    def session_ttl(self) -> timedelta:
-        return timedelta(seconds=self.session_ttl_seconds)
+    def session_terms(self) -> SessionTerms:
+        """How long sessions live, and how many one principal has.
+
+        Raises:
+            ConfigurationError: they do not go together.
+        """
+        with naming("MCP_SESSION_…_SECONDS"):
+            return SessionTerms(
+                ttl=timedelta(seconds=self.session_ttl_seconds),
+                lifetime=timedelta(seconds=self.session_lifetime_seconds),
+                per_principal=self.sessions_per_principal,
+                cache=timedelta(seconds=self.session_cache_seconds),
+            )
 
 
 def load() -> Settings:
@@ -61,16 +159,49 @@ def load() -> Settings:
     Raises:
         ConfigurationError: naming every setting that is missing or malformed, and why.
     """
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from None
+    settings = _read(Settings)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigurationError("MCP_TLS_CERT and MCP_TLS_KEY must be set together")
     for name, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
         if path is not None and not path.is_file():
             raise ConfigurationError(f"{PREFIX}{name.upper()}: there is no file {path}")
+    is_shared = settings.session_store != "memory"
+    if settings.workers > 1 and not is_shared and not settings.insecure_memory_store_per_worker:
+        raise ConfigurationError(
+            f"MCP_SESSION_STORE is memory, which is one process's own, and MCP_WORKERS is {settings.workers}: "
+            "set MCP_SESSION_STORE to valkey or postgres"
+        )
+    if settings.affinity is not None and not is_shared:
+        raise ConfigurationError("MCP_AFFINITY needs a store that workers share: set MCP_SESSION_STORE")
     return settings
+
+
+def load_state() -> State:
+    """The settings of this process's environment that say where the state is.
+
+    Raises:
+        ConfigurationError: naming every setting that is missing or malformed, and why.
+    """
+    return _read(State)
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Say which setting it was that cannot work."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
+
+
+Some = TypeVar("Some", bound=BaseSettings)
+
+
+def _read(kind: type[Some]) -> Some:
+    try:
+        return kind()
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from None
 
 
 def _sentence(problem: object) -> str:

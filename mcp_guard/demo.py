@@ -20,6 +20,7 @@ from mcp_guard.oauth import AuthorizationServer, Rate, StaticUsers
 from mcp_guard.oauth import Limits as LoginLimits
 from mcp_guard.profiles import Limits, standard
 from mcp_guard.secret import Secret, generated_password
+from mcp_guard.sessions import SessionTerms
 from mcp_guard.stack import Guard, guard
 from mcp_guard.stores.memory import MemoryStore
 
@@ -59,7 +60,10 @@ DEMO_LIMITS = Limits(
     tool=Limit(120, timedelta(minutes=1)),
     connections=Limit(600, timedelta(minutes=1)),
     address_connections=Limit(1_200, timedelta(minutes=1)),
+    in_flight=500,
+    streams=500,
 )
+DEMO_SESSIONS = SessionTerms(per_principal=5_000)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,14 @@ def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host:
         limits=DEMO_LOGIN_LIMITS,
         name="mcp-guard demo",
     )
-    layers = standard(resources=resources, authorization_server=server, store=store, audit=audit, limits=DEMO_LIMITS)
+    layers = standard(
+        resources=resources,
+        authorization_server=server,
+        store=store,
+        audit=audit,
+        limits=DEMO_LIMITS,
+        sessions=DEMO_SESSIONS,
+    )
     return Demo(guard(demo_server(), *layers), origin, users)
 
 

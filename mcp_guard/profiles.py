@@ -1,25 +1,29 @@
 """Complete stacks: every layer in its place, each number with its source.
 
-`standard` is what a deployment wants; `from_settings` builds it from the environment's settings. A stack that differs
-is written out: the layers are ordinary objects.
+`standard` is what a deployment wants; `mcp_guard.deployment` builds it from the environment's settings. A stack that
+differs is written out: the layers are ordinary objects.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mcp_guard.auditlog import AuditLog, DescriptorSink, FileSink
+from mcp_guard.affinity import Worker
+from mcp_guard.auditlog import AuditLog, DescriptorSink
 from mcp_guard.check import Layer
 from mcp_guard.clock import Clock, SystemClock
-from mcp_guard.config import Settings
 from mcp_guard.facts import Resource
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.keysources import KeySource, RemoteKeys, StaticKeys
+from mcp_guard.keyring import KeyRing
+from mcp_guard.keysources import StaticKeys
+from mcp_guard.layers.affinity import Affinity
 from mcp_guard.layers.audit import Audit
 from mcp_guard.layers.beside import Beside
 from mcp_guard.layers.bridge import Bridge
+from mcp_guard.layers.concurrency import Concurrency
+from mcp_guard.layers.event_ids import EventIds
+from mcp_guard.layers.handles import Handle, Handles
 from mcp_guard.layers.host import Host
 from mcp_guard.layers.intake import Intake
 from mcp_guard.layers.metadata import Metadata
@@ -32,16 +36,23 @@ from mcp_guard.layers.rate_limit import (
     PER_TOOL,
     Limit,
     RateLimit,
+    Shared,
+    ToolLimit,
 )
+from mcp_guard.layers.request_state import RequestState
 from mcp_guard.layers.revocation import Revocation
+from mcp_guard.layers.route import Route
 from mcp_guard.layers.scopes import Scopes
-from mcp_guard.layers.session import Session
+from mcp_guard.layers.session import Session, nowhere
 from mcp_guard.layers.shield import Shield
+from mcp_guard.layers.streams import PER_PRINCIPAL as STREAMS_PER_PRINCIPAL
+from mcp_guard.layers.streams import Streams
+from mcp_guard.layers.tasks import Tasks
 from mcp_guard.layers.tls import Tls
 from mcp_guard.layers.token import Token, TrustedIssuer
 from mcp_guard.layers.wire import Wire
 from mcp_guard.protocol.uris import PublicUrl
-from mcp_guard.sessions import DEFAULT_TTL, Terms
+from mcp_guard.sessions import SessionTerms
 from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
 
@@ -54,16 +65,40 @@ PER_ADDRESS = Limit(600, timedelta(minutes=1))
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of everything one caller may have; each a burst that refills over a period."""
+    """How much of everything one caller may have.
+
+    Each `Limit` is a burst that refills over a period; `tools` are exceptions from `tool` by name, `shared` is what
+    callers of one client, tenant or address have in common. `in_flight` is how many requests of one principal a worker
+    serves at once, `in_flight_in_all` how many of all; `streams` is how many one principal has open, over all workers.
+    """
 
     address: Limit = PER_ADDRESS
     principal: Limit = PER_PRINCIPAL
     tool: Limit = PER_TOOL
+    tools: Mapping[str, ToolLimit] = field(default_factory=dict)
     connections: Limit = CONNECTIONS_PER_PRINCIPAL
     address_connections: Limit = CONNECTIONS_PER_ADDRESS
+    shared: Shared = field(default_factory=Shared)
+    in_flight: int = 64
+    in_flight_in_all: int = 1000
+    streams: int = STREAMS_PER_PRINCIPAL
+
+
+@dataclass(frozen=True)
+class Handling:
+    """What is special about the state that an app hands to its clients.
+
+    `handles` are kinds of handle that belong to whoever they were given to. `single_use` are the tools whose
+    `requestState` (MCP 2026-07-28) is good for one call.
+    """
+
+    handles: tuple[Handle, ...] = ()
+    single_use: frozenset[str] = frozenset()
 
 
 DEFAULT_LIMITS = Limits()
+DEFAULT_SESSIONS = SessionTerms()
+DEFAULT_HANDLING = Handling()
 SYSTEM_CLOCK: Clock = SystemClock()
 
 
@@ -73,25 +108,30 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     issuers: Sequence[TrustedIssuer] = (),
     authorization_server: "AuthorizationServer | None" = None,
     store: Store | None = None,
+    ring: KeyRing | None = None,
+    worker: Worker | None = None,
+    route: str | None = None,
     audit: AuditLog | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    sessions: SessionTerms = DEFAULT_SESSIONS,
+    handling: Handling = DEFAULT_HANDLING,
     trusted_proxies: Sequence[str] = (),
     allowed_origins: Sequence[str] = (),
-    session_ttl: timedelta = DEFAULT_TTL,
     clock: Clock = SYSTEM_CLOCK,
 ) -> tuple[Layer, ...]:
     """The complete stack, outermost first, for the endpoints `resources` of one app.
 
     All resources are on one origin. Tokens are accepted from `issuers`, and from the embedded `authorization_server`,
-    which is then served beside the app. Without a `store` state is in this process's memory; without an `audit` the
-    records go to standard error.
+    which is then served beside the app. Without a `store` state is in this process's memory; workers that share one
+    share a `ring` too. With a `worker`, requests of a session are forwarded to the worker that holds it; `route` is the
+    name by which a proxy pins sessions to this one. Without an `audit` the records go to standard error.
 
     Raises:
         ConfigurationError: a setting cannot work; the message names it.
     """
-    origin = _common_origin(resources)
+    origin = common_origin(resources)
     state = store if store is not None else MemoryStore(clock=clock)
-    log = audit if audit is not None else AuditLog(DescriptorSink())
+    keys = _ring_for(state, ring)
     trusted = [*issuers]
     beside: list[Layer] = []
     if authorization_server is not None:
@@ -101,7 +141,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         raise ConfigurationError("issuers: name at least one, or give an authorization_server; nobody could log in")
     described = tuple(resources)
     return (
-        Audit(log=log, clock=clock),
+        Audit(log=audit if audit is not None else AuditLog(DescriptorSink()), clock=clock),
         Wire(),
         Proxy(trusted=tuple(trusted_proxies)),
         Tls(origin),
@@ -110,67 +150,40 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         *beside,
         Origin(origin, allowed=tuple(allowed_origins)),
         Metadata(described, tuple(one.issuer for one in trusted)),
+        *([] if route is None else [Route(route)]),
         Token(described, tuple(trusted), clock=clock),
+        Concurrency(principal=limits.in_flight, total=limits.in_flight_in_all),
         Intake(),
         Scopes(),
-        Revocation(store=state),
+        Revocation(store=state, clock=clock),
         RateLimit(
             store=state,
             principal=limits.principal,
             tool=limits.tool,
+            tools=limits.tools,
             connections=limits.connections,
             address_connections=limits.address_connections,
+            shared=limits.shared,
         ),
-        Session(store=state, terms=Terms(ttl=session_ttl), clock=clock),
+        Session(store=state, ring=keys, terms=sessions, home=nowhere if worker is None else worker.home, clock=clock),
+        Tasks(store=state, ring=keys),
+        *([Handles(store=state, ring=keys, handles=handling.handles)] if handling.handles else []),
+        Streams(store=state, per_principal=limits.streams, clock=clock),
+        EventIds(ring=keys),
+        RequestState(ring=keys, single_use=handling.single_use, store=state, clock=clock),
+        *([] if worker is None else [Affinity(worker)]),
         Bridge(),
     )
 
 
-def from_settings(settings: Settings) -> tuple[Layer, ...]:
-    """The complete stack for an external issuer, as the environment's settings describe it.
-
-    Raises:
-        ConfigurationError: a setting cannot work; the message names it.
-    """
-    scopes = frozenset(settings.required_scopes)
-    with _naming("MCP_PUBLIC_URL"):
-        resources = [Resource(settings.public_url, _path_of(settings.public_url), scopes=scopes)]
-    if settings.sse_url is not None:
-        with _naming("MCP_SSE_URL"):
-            path, messages = _path_of(settings.sse_url), settings.sse_message_path
-            resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes))
-    with _naming("MCP_TRUSTED_PROXIES"):
-        Proxy(trusted=settings.trusted_proxies)
-    with _naming("MCP_ALLOWED_ORIGINS"):
-        Origin(_common_origin(resources), allowed=settings.allowed_origins)
-    return standard(
-        resources=resources,
-        issuers=(TrustedIssuer(settings.oauth_issuer, _keys_of(settings)),),
-        audit=None if settings.audit_file is None else AuditLog(FileSink(settings.audit_file)),
-        trusted_proxies=settings.trusted_proxies,
-        allowed_origins=settings.allowed_origins,
-        session_ttl=settings.session_ttl,
-    )
+def _ring_for(store: Store, ring: KeyRing | None) -> KeyRing:
+    """The ring that is given; a new one for a store of this process alone."""
+    if ring is None and not isinstance(store, MemoryStore):
+        raise ConfigurationError("ring: workers that share a store share a key ring; give each the same KeyRing")
+    return KeyRing.generate() if ring is None else ring
 
 
-def _keys_of(settings: Settings) -> KeySource:
-    if settings.oauth_jwks_file is not None:
-        with _naming("MCP_OAUTH_JWKS_FILE"):
-            return StaticKeys(settings.oauth_jwks_file)
-    with _naming("MCP_OAUTH_ISSUER"):
-        return RemoteKeys(settings.oauth_issuer)
-
-
-@contextmanager
-def _naming(setting: str) -> Iterator[None]:
-    """Say which setting it was that cannot work."""
-    try:
-        yield
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{setting}: {error}") from None
-
-
-def _common_origin(resources: Sequence[Resource]) -> str:
+def common_origin(resources: Sequence[Resource]) -> str:
     """The origin that all resources share, as a URL without a path."""
     if not resources:
         raise ConfigurationError("resources: name at least one")
@@ -178,7 +191,3 @@ def _common_origin(resources: Sequence[Resource]) -> str:
     if len(origins) > 1:
         raise ConfigurationError(f"resources: all must be on one origin, not {len(origins)}; guard each apart")
     return str(origins.pop())
-
-
-def _path_of(url: str) -> str:
-    return PublicUrl.parse(url).path or "/"

@@ -45,7 +45,7 @@ def endpoint_handle(path: str, query: str) -> str:
 
 
 @dataclass(frozen=True)
-class Terms:
+class SessionTerms:
     """How long sessions live, and how many one principal has.
 
     `ttl` is how long a session lives without being used (an open stream counts as use), `lifetime` how long at most.
@@ -73,7 +73,7 @@ class Terms:
 class Sessions:
     """What is asked of the store for sessions, and what its answers mean. `home` tells where new ones are held."""
 
-    terms: Terms
+    terms: SessionTerms
     ring: KeyRing
     clock: Clock
     home: Callable[[], str | None]

@@ -34,7 +34,7 @@ from mcp_guard.layer import ADMITTED, Admission, Managed, RequestHead
 from mcp_guard.protocol.event_stream import FirstEvent
 from mcp_guard.revocation import Listening
 from mcp_guard.secret import fingerprint
-from mcp_guard.sessions import Sessions, Terms, endpoint_handle
+from mcp_guard.sessions import Sessions, SessionTerms, endpoint_handle
 from mcp_guard.stores.base import Operation, Result
 
 SESSION_FIELD = b"mcp-session-id"
@@ -58,7 +58,7 @@ class Session(StatefulCheck):
     adds = (SessionHandle,)
 
     ring: KeyRing = field(default_factory=KeyRing.generate)
-    terms: Terms = field(default_factory=Terms)
+    terms: SessionTerms = field(default_factory=SessionTerms)
     home: Callable[[], str | None] = nowhere
     clock: Clock = field(default_factory=SystemClock)
     sessions: Sessions = field(init=False, repr=False, compare=False)

@@ -68,8 +68,8 @@ def test_a_wrong_password_is_refused_without_being_shown(demo: RunningDemo) -> N
 def test_the_demo_states_its_limits_in_every_answer(demo: RunningDemo) -> None:
     token = command("token", demo.mcp, "--user", "alice", password=USERS["alice"]).stdout.strip()
     answer = call_whoami(demo, token)
-    assert answer.headers["ratelimit-policy"].startswith('"principal";q=')
-    assert answer.headers["ratelimit"].startswith('"principal";r=')
+    assert answer.headers["ratelimit-policy"].startswith('"tool";q='), "of all limits the one that has the least left"
+    assert answer.headers["ratelimit"].startswith('"tool";r=')
 
 
 def test_an_interrupt_ends_the_demo_cleanly_with_streams_open(tmp_path: Path) -> None:

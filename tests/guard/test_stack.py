@@ -21,7 +21,7 @@ from mcp_guard.layers.bridge import Bridge
 from mcp_guard.layers.rate_limit import RateLimit
 from mcp_guard.layers.session import Session
 from mcp_guard.layers.shield import Shield
-from mcp_guard.sessions import Terms
+from mcp_guard.sessions import SessionTerms
 from mcp_guard.stack import check_order, guard
 from tests.guard.asgi import Client, CountingApp, Lifespan, drive, http_scope, websocket_scope
 from tests.guard.stubs import CountingStore, Facts, Says
@@ -329,7 +329,7 @@ async def test_the_store_of_stateful_layers_belongs_to_the_stack(app: CountingAp
             starts.append("start")
 
     store = Starting()
-    layers = (Facts(), RateLimit(store=store), Session(store=store, terms=Terms(ttl=timedelta(minutes=1))))
+    layers = (Facts(), RateLimit(store=store), Session(store=store, terms=SessionTerms(ttl=timedelta(minutes=1))))
     await guard(app, *layers).start()
     assert starts == ["start"]
 

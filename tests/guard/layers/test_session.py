@@ -20,7 +20,7 @@ from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.audit import Audit
 from mcp_guard.layers.session import Session
 from mcp_guard.secret import fingerprint
-from mcp_guard.sessions import Terms
+from mcp_guard.sessions import SessionTerms
 from mcp_guard.stack import guard
 from mcp_guard.stores.base import Delete, Get, Members, Put, Renew, Stay
 from tests.guard.asgi import Client, Outcome, body, drive, http_scope, read_all, start
@@ -69,13 +69,13 @@ class Place:
     """A guarded server and people to use it."""
 
     def __init__(
-        self, app: ASGIApp, store: CountingStore, *outer: Any, ttl: timedelta = TTL, terms: Terms | None = None
+        self, app: ASGIApp, store: CountingStore, *outer: Any, ttl: timedelta = TTL, terms: SessionTerms | None = None
     ) -> None:
         self.store = store
         layers = (
             *outer,
             Facts(PEOPLE_AND_OTHERS),
-            Session(store=store, terms=terms or Terms(ttl=ttl), ring=RING, clock=store.clock),
+            Session(store=store, terms=terms or SessionTerms(ttl=ttl), ring=RING, clock=store.clock),
         )
         self.guarded = guard(app, *layers)
 
@@ -308,7 +308,7 @@ async def test_a_session_is_of_the_resource_it_was_opened_at(place: Place, serve
 async def test_a_session_ends_with_its_lifetime_however_much_it_is_used(
     store: CountingStore, past: float, status: int
 ) -> None:
-    place = Place(Server(), store, terms=Terms(ttl=TTL, lifetime=timedelta(hours=1)))
+    place = Place(Server(), store, terms=SessionTerms(ttl=TTL, lifetime=timedelta(hours=1)))
     session = await place.open()
     for _ in range(14):
         store.clock.advance(240)
@@ -321,7 +321,7 @@ async def test_one_who_has_all_the_sessions_one_may_have_is_refused_more_and_nob
     store: CountingStore,
 ) -> None:
     server = Server()
-    place = Place(server, store, terms=Terms(ttl=TTL, per_principal=3))
+    place = Place(server, store, terms=SessionTerms(ttl=TTL, per_principal=3))
     sessions = [await place.open() for _ in range(3)]
     others = await place.open(b"bob")
     made = len(server.sessions)
@@ -342,7 +342,7 @@ async def test_one_who_has_all_the_sessions_one_may_have_is_refused_more_and_nob
 
 
 async def test_of_many_opened_at_once_no_more_than_the_limit_are_handed_out(store: CountingStore) -> None:
-    place = Place(Server(), store, terms=Terms(ttl=TTL, per_principal=5))
+    place = Place(Server(), store, terms=SessionTerms(ttl=TTL, per_principal=5))
     statuses: list[int | None] = []
 
     async def opened() -> None:
@@ -363,7 +363,7 @@ class Racing(CountingStore):
 
 
 async def test_of_those_who_open_sessions_at_the_same_time_too_no_more_than_the_limit_get_one() -> None:
-    place = Place(Server(), Racing(), terms=Terms(ttl=TTL, per_principal=2))
+    place = Place(Server(), Racing(), terms=SessionTerms(ttl=TTL, per_principal=2))
     outcomes = [await place.ask(data=rpc("initialize")) for _ in range(4)]
     assert [outcome.status for outcome in outcomes] == [200, 200, 429, 429]
     assert outcomes[2].value(b"mcp-session-id") is None
@@ -390,7 +390,7 @@ class Workers:
     """Two workers on one store, which believe what it says of a session for ten seconds."""
 
     def __init__(self, store: CountingStore) -> None:
-        terms = Terms(ttl=TTL, cache=timedelta(seconds=10))
+        terms = SessionTerms(ttl=TTL, cache=timedelta(seconds=10))
         self.server, self.store = Server(), store
         self.here, self.there = (Place(self.server, store, terms=terms) for _ in range(2))
         self.session = b""
@@ -922,7 +922,7 @@ async def test_a_thief_gets_no_stream_and_the_owners_goes_on(store: CountingStor
 @pytest.mark.parametrize("ttl", [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=999)])
 def test_a_time_to_live_under_a_second_is_refused(ttl: timedelta) -> None:
     with pytest.raises(ConfigurationError, match="ttl must be at least one second"):
-        Terms(ttl=ttl)
+        SessionTerms(ttl=ttl)
 
 
 @pytest.mark.parametrize(
@@ -936,7 +936,7 @@ def test_a_time_to_live_under_a_second_is_refused(ttl: timedelta) -> None:
 )
 def test_terms_that_cannot_work_are_refused(terms: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
-        Terms(**{"ttl": TTL, **terms})
+        SessionTerms(**{"ttl": TTL, **terms})
 
 
 def test_the_identity_and_not_the_token_owns_a_session() -> None:

@@ -1,0 +1,127 @@
+"""A deployment as the environment describes it: the stack, and the app that each worker of `mcp-guard serve` serves."""
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from mcp_guard.affinity import Worker
+from mcp_guard.asgi import ASGIApp
+from mcp_guard.auditlog import AuditLog, FileSink
+from mcp_guard.auditslots import SlotSink
+from mcp_guard.check import Layer
+from mcp_guard.config import Settings, load, naming
+from mcp_guard.facts import Resource
+from mcp_guard.failures import ConfigurationError
+from mcp_guard.keysources import KeySource, RemoteKeys, StaticKeys
+from mcp_guard.layers.origin import Origin
+from mcp_guard.layers.proxy import Proxy
+from mcp_guard.layers.route import Route
+from mcp_guard.layers.token import TrustedIssuer
+from mcp_guard.profiles import Handling, Limits, common_origin, standard
+from mcp_guard.protocol.uris import PublicUrl
+from mcp_guard.stack import Guard, guard
+
+APP_VARIABLE: Final = "MCP_GUARD_APP"
+"""How a worker is told which app to import; set by `mcp-guard serve` for its own workers."""
+
+
+def from_settings(settings: Settings) -> tuple[Layer, ...]:
+    """The complete stack for an external issuer, as the environment's settings describe it.
+
+    Raises:
+        ConfigurationError: a setting cannot work; the message names it.
+    """
+    store, ring = settings.store, settings.ring
+    worker = None
+    if settings.affinity is not None:
+        with naming("MCP_AFFINITY"):
+            worker = Worker(listen=settings.affinity, ring=ring, store=store)
+    with naming("MCP_AFFINITY_ROUTE"):
+        route = None if settings.affinity_route is None else Route(settings.affinity_route).name
+    resources = _resources(settings)
+    with naming("MCP_TRUSTED_PROXIES"):
+        Proxy(trusted=settings.trusted_proxies)
+    with naming("MCP_ALLOWED_ORIGINS"):
+        Origin(common_origin(resources), allowed=settings.allowed_origins)
+    return standard(
+        resources=resources,
+        issuers=(TrustedIssuer(settings.oauth_issuer, _keys_of(settings)),),
+        store=store,
+        ring=ring,
+        worker=worker,
+        route=route,
+        audit=_audit_of(settings),
+        limits=Limits(streams=settings.streams_per_principal),
+        sessions=settings.session_terms,
+        handling=Handling(single_use=frozenset(settings.single_use_tools)),
+        trusted_proxies=settings.trusted_proxies,
+        allowed_origins=settings.allowed_origins,
+    )
+
+
+def application() -> Guard:
+    """The app that the environment names, behind the stack that it describes; each worker makes its own.
+
+    Raises:
+        ConfigurationError: naming what cannot work.
+    """
+    place = os.environ.get(APP_VARIABLE)
+    if place is None:
+        raise ConfigurationError(f"{APP_VARIABLE} is not set; it is set by mcp-guard serve")
+    return guard(import_app(place), *from_settings(load()))
+
+
+def import_app(place: str) -> ASGIApp:
+    """The ASGI app at MODULE:APP, importable from the current folder too.
+
+    Raises:
+        ConfigurationError: there is no such module or attribute.
+    """
+    module, _, attribute = place.partition(":")
+    if not module or not attribute:
+        raise ConfigurationError(f"{place!r} must be MODULE:APP, such as server:app")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+    except AttributeError:
+        raise ConfigurationError(f"{place}: the module {module} has no {attribute}") from None
+    if not callable(found):
+        raise ConfigurationError(f"{place} is not an ASGI app: a {type(found).__name__} cannot be called")
+    app: ASGIApp = found
+    return app
+
+
+def _resources(settings: Settings) -> list[Resource]:
+    scopes = frozenset(settings.required_scopes)
+    with naming("MCP_PUBLIC_URL"):
+        resources = [Resource(settings.public_url, _path_of(settings.public_url), scopes=scopes)]
+    if settings.sse_url is not None:
+        with naming("MCP_SSE_URL"):
+            path, messages = _path_of(settings.sse_url), settings.sse_message_path
+            resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes))
+    return resources
+
+
+def _audit_of(settings: Settings) -> AuditLog | None:
+    """The log of this worker: the file that is named, or one beside it for each of several workers."""
+    if settings.audit_file is None:
+        return None
+    if settings.workers > 1:
+        return AuditLog(SlotSink(settings.audit_file, settings.workers))
+    return AuditLog(FileSink(settings.audit_file))
+
+
+def _keys_of(settings: Settings) -> KeySource:
+    if settings.oauth_jwks_file is not None:
+        with naming("MCP_OAUTH_JWKS_FILE"):
+            return StaticKeys(settings.oauth_jwks_file)
+    with naming("MCP_OAUTH_ISSUER"):
+        return RemoteKeys(settings.oauth_issuer)
+
+
+def _path_of(url: str) -> str:
+    return PublicUrl.parse(url).path or "/"
