@@ -68,6 +68,18 @@ async def test_exactly_the_burst_passes_and_waiting_as_told_is_enough(store: Cou
     assert await place.passing(101) == 100
 
 
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+async def test_a_step_of_the_clock_gives_nothing_away_and_takes_nothing(store: CountingStore, seconds: int) -> None:
+    place = Place(store, principal=Limit(5, MINUTE))
+    assert await place.passing(3) == 3
+    store.clock.step(seconds)
+    assert await place.passing(5) == 2
+    store.clock.step(-seconds)
+    assert await place.passing(1) == 0
+    store.clock.advance(12)
+    assert await place.passing(5) == 1
+
+
 async def test_of_many_at_once_exactly_the_burst_passes(store: CountingStore) -> None:
     place = Place(store, principal=Limit(20, MINUTE))
     async with anyio.create_task_group() as group:
