@@ -227,6 +227,12 @@ def test_the_longest_state_is_sealed_and_opened(size: int) -> None:
     assert opened(sealed("x" * size)).state == "x" * size
 
 
+def test_what_is_longer_than_any_seal_is_not_decoded() -> None:
+    longest = len(sealed("x" * MAX_STATE_BYTES))
+    assert "longer than any seal" not in refused("A" * longest)
+    assert "longer than any seal" in refused("A" * (longest + 1))
+
+
 @pytest.mark.parametrize("state", ["x" * (MAX_STATE_BYTES + 1), "é" * (MAX_STATE_BYTES // 2 + 1)])
 def test_a_longer_state_is_not_sealed(state: str) -> None:
     with pytest.raises(StateError, match="longer than 65536 bytes"):
