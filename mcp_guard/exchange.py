@@ -7,7 +7,8 @@ further out apply to it too. Whatever is not a `Rejection` refuses with 503.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,6 +39,10 @@ HEAD_MEMBERS = frozenset({"headers", "method", "path", "query_string", "raw_path
 
 CLOSING_SECONDS = 1.0
 """How long the end of a response that is ended from outside may take to be handed to the server."""
+
+
+NOTHING_SAID = SaidFields()
+"""Takes the place of what was said, once a response has begun."""
 
 
 class Step(Protocol):
@@ -76,30 +81,26 @@ class Exchange:
 
     async def run(self, steps: Sequence[Step], app: ASGIApp) -> None:
         """Take the exchange through the steps and to the app, and see it to its end."""
+        # One frame for all of it: while a stream is open, each frame below it costs memory.
         try:
-            await self.decide_and_respond(steps, app)
+            try:
+                for step in steps:
+                    if not await step.decide(self):
+                        break
+                await self.respond(app)
+            except (Rejection, Unavailable) as fault:
+                await self.refuse(fault if isinstance(fault, Rejection) else unavailable(fault))
+            except (ClientDisconnected, ResponseCut):
+                raise
+            except Exception:
+                logger.exception("a guard layer failed; the request is refused")
+                await self.refuse(guard_fault())
         except ClientDisconnected:
             logger.debug("the client went away before its request was complete")
         except ResponseCut as cut:
             logger.warning("a response was cut: %s", cut)
         finally:
             self.watches.end()
-
-    async def decide_and_respond(self, steps: Sequence[Step], app: ASGIApp) -> None:
-        try:
-            for step in steps:
-                if not await step.decide(self):
-                    break
-            await self.respond(app)
-        except Rejection as rejection:
-            await self.refuse(rejection)
-        except Unavailable as fault:
-            await self.refuse(unavailable(fault))
-        except (ClientDisconnected, ResponseCut):
-            raise
-        except Exception:
-            logger.exception("a guard layer failed; the request is refused")
-            await self.refuse(guard_fault())
 
     def admit(self, admission: Admission, store: Store | None = None) -> bool:
         """Take note of what a check said. Answers True when the request goes on to the next step."""
@@ -132,37 +133,35 @@ class Exchange:
         self.body.content = body
         self.show({"headers": [length if pair[0] == b"content-length" else pair for pair in self.request.headers]})
 
-    async def respond(self, app: ASGIApp) -> None:
+    def respond(self, app: ASGIApp) -> Coroutine[Any, Any, None]:
         """Give the answer of a layer, or call the app that the request is for."""
         answer, divert = self.last.answer, self.last.divert
+        self.last = ADMITTED
         if answer is not None:
-            await self.send_whole(answer.status, list(answer.headers), answer.body)
-        else:
-            await self.call(app if divert is None else divert, self.arounds)
+            return self.send_whole(answer.status, list(answer.headers), answer.body)
+        return self.call(app if divert is None else divert)
 
-    async def call(self, app: ASGIApp, arounds: Sequence[Around]) -> None:
-        """Run the app within `arounds`; a failure of its own before it responds becomes a plain 500."""
-        if arounds:
-            with arounds[0]():
-                await self.call(app, arounds[1:])
-            return
-        self.delivery.begin()
-        stopped = False
-        try:
-            await app(self.scope, self.body.receive, self.send)
-        except (Rejection, Unavailable, ResponseCut):
-            raise
-        except asyncio.CancelledError:
-            stopped = self.delivery.over()
-            if not stopped:
+    async def call(self, app: ASGIApp) -> None:
+        """Run the app within the `arounds`; a failure of its own before it responds becomes a plain 500."""
+        del self.request
+        with within(self.arounds):
+            self.delivery.begin()
+            stopped = False
+            try:
+                await app(self.scope, self.body.receive, self.send)
+            except (Rejection, Unavailable, ResponseCut):
                 raise
-        except Exception:
-            logger.exception("the guarded app failed")
-            await self.refuse(rejections.APP_FAULT.because("the app raised an exception"))
-        finally:
-            stopped = self.delivery.over() or stopped
-        if stopped:
-            await self.finish()
+            except asyncio.CancelledError:
+                stopped = self.delivery.over()
+                if not stopped:
+                    raise
+            except Exception:
+                logger.exception("the guarded app failed")
+                await self.refuse(rejections.APP_FAULT.because("the app raised an exception"))
+            finally:
+                stopped = self.delivery.over() or stopped
+            if stopped:
+                await self.finish()
 
     async def finish(self) -> None:
         """End a response that was ended from outside; one that had not begun becomes a refusal."""
@@ -220,7 +219,8 @@ class Exchange:
             self.refused = True
             await self.outer_send({"type": "websocket.close", "code": 1008, "reason": ""})
             return
-        await self.outer_send({**message, "headers": self.said.on(headers)})
+        headers, self.said = self.said.on(headers), NOTHING_SAID
+        await self.outer_send({**message, "headers": headers})
 
     async def send_body(self, message: Message) -> None:
         if not self.started:
@@ -270,3 +270,13 @@ class Exchange:
             body = b""
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def within(arounds: Sequence[Around]) -> AbstractContextManager[Any]:
+    """All of them as one, the first outermost."""
+    if len(arounds) == 1:
+        return arounds[0]()
+    with ExitStack() as entered:
+        for around in arounds:
+            entered.enter_context(around())
+        return entered.pop_all()

@@ -1,7 +1,8 @@
 """The steps that a stack of layers is compiled to, and the app that takes each exchange through them."""
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcp_guard import rejections
 from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
@@ -85,14 +86,13 @@ class Pipeline:
     steps: tuple[Step, ...]
     app: ASGIApp
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         kind = scope["type"]
         if kind == "http":
-            await Exchange(scope, receive, send).run(self.steps, self.app)
-        elif kind == "websocket":
-            await Exchange(scope, receive, send).run(self.handshake_steps(), refuse_handshake)
-        else:
-            raise RuntimeError(f"mcp_guard does not pass on the ASGI scope type {kind!r}")
+            return Exchange(scope, receive, send).run(self.steps, self.app)
+        if kind == "websocket":
+            return Exchange(scope, receive, send).run(self.handshake_steps(), refuse_handshake)
+        raise RuntimeError(f"mcp_guard does not pass on the ASGI scope type {kind!r}")
 
     async def refuse(self, fault: Unavailable, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request without judging it, because the layers cannot be started."""

@@ -54,13 +54,12 @@ class Audit(Check):
 
 @dataclass(slots=True)
 class _Record:
-    """The record of one exchange, written once."""
+    """The record of one exchange, written once; then the request is let go."""
 
     layer: Audit
-    request: RequestHead
+    request: RequestHead | None
     identifier: RequestId
     began: float
-    written: bool = False
     wants_body: bool = False
 
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
@@ -79,19 +78,19 @@ class _Record:
 
     def on_end(self) -> None:
         # No response was begun: the client or the app went away. Nobody is left to refuse.
-        if not self.written:
-            try:
-                self.write(None)
-            except AuditUnavailable as fault:
-                logger.error("an aborted exchange is missing from the audit: %s", fault.reason)
+        try:
+            self.write(None)
+        except AuditUnavailable as fault:
+            logger.error("an aborted exchange is missing from the audit: %s", fault.reason)
 
     def write(self, status: int | None) -> None:
-        self.written = True
-        self.layer.log.write_members(self.members(status))
+        request, self.request = self.request, None
+        if request is not None:
+            self.layer.log.write_members(self.members(request, status))
 
-    def members(self, status: int | None) -> str:
+    def members(self, request: RequestHead, status: int | None) -> str:
         """The record, as the members of a JSON object."""
-        request, clock = self.request, self.layer.clock
+        clock = self.layer.clock
         address, refusal = request.get(ClientAddress), request.get(Rejection)
         client = _peer(request) if address is None else address.text
         verdict, reason = _verdict(status, refusal)

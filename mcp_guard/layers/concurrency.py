@@ -107,7 +107,7 @@ class ToolConcurrency(Check):
 class _Places:
     """The places that one exchange takes, as a watch of its response: from now on until it leaves, once."""
 
-    request: RequestHead
+    request: RequestHead | None
     in_flight: InFlight
     places: dict[str, int]
     wants_body: bool = False
@@ -117,7 +117,8 @@ class _Places:
             self.in_flight.enter(key, count)
 
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
-        if _is_event_stream(headers) and _only_listens(self.request):
+        request, self.request = self.request, None
+        if request is not None and _is_event_stream(headers) and _only_listens(request):
             self.on_end()
         return ()
 
