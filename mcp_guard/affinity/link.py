@@ -17,8 +17,8 @@ logger = logging.getLogger("mcp_guard")
 
 HIGH_WATER_BYTES = 256 * 1024
 """More than this, waiting to be taken or to go out, is too much."""
-KEEP_ALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-"""A silent TCP connection is probed after 30 s, and is lost when three probes, 10 s apart, have no answer."""
+TCP_OPTIONS = {socket.TCP_NODELAY: 1, socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+"""Nothing is held back. A silent connection is probed after 30 s, and lost after three probes 10 s apart."""
 
 
 @dataclass(eq=False)
@@ -110,7 +110,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
-        notice_dead_hosts(transport.get_extra_info("socket"))
+        set_up(transport.get_extra_info("socket"))
         if self.made is not None:
             self.made(self)
 
@@ -154,9 +154,9 @@ class Link(asyncio.Protocol):
         self.abort()
 
 
-def notice_dead_hosts(connected: socket.socket) -> None:
-    """Let the kernel find out when the host at the other end of a TCP connection is gone."""
+def set_up(connected: socket.socket) -> None:
+    """Let what is written on a TCP connection go out at once, and the kernel find out when the other host is gone."""
     if connected.family != socket.AF_UNIX:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEP_ALIVE.items():
+        for option, value in TCP_OPTIONS.items():
             connected.setsockopt(socket.IPPROTO_TCP, option, value)

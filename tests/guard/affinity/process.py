@@ -1,16 +1,16 @@
 """One worker of a deployment, as a process: a stateful server on the real SDK, behind the complete stack, on uvicorn.
 
 `python -m tests.guard.affinity.process SETTINGS`, where SETTINGS is JSON: `url` of the deployment, `store`, `ring`,
-`listen`, `jwks`, `audit`. The first line of output is the port.
+`listen`, `jwks`, `audit`, `json_response`. The first line of output is the port.
 """
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -36,6 +36,7 @@ from mcp_guard.serving import Server, configuration
 from mcp_guard.stack import guard
 from mcp_guard.stores.valkey import ValkeyStore
 from tests.benchmarks.peers import ISSUER, PLENTY_OF_ALL, Keys
+from tests.support.serving import listen
 
 AUTHORITY = "127.0.0.1:9"
 """The deployment's public host: that of a balancer in front, which the tests do without."""
@@ -43,7 +44,7 @@ MCP_URL, SSE_URL = f"http://{AUTHORITY}/mcp", f"http://{AUTHORITY}/sse"
 BOTH = {"accept": "application/json, text/event-stream", "host": AUTHORITY, "content-type": "application/json"}
 
 
-def application() -> ASGIApp:
+def application(json_response: bool) -> ASGIApp:
     """A server that keeps its sessions in this process, over both transports."""
     server = MCPServer("worker")
     counts: dict[str, int] = {}
@@ -70,7 +71,7 @@ def application() -> ASGIApp:
         return "done"
 
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    streamable = server.streamable_http_app(transport_security=unchecked)
+    streamable = server.streamable_http_app(transport_security=unchecked, json_response=json_response)
     sse = server.sse_app(transport_security=unchecked)
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,14 +93,17 @@ def stack(settings: dict[str, Any]) -> ASGIApp:
         audit=AuditLog(FileSink(Path(settings["audit"]))),
         limits=PLENTY_OF_ALL,
     )
-    return guard(application(), *layers)
+    return guard(application(settings["json_response"]), *layers)
 
 
 def main() -> None:
     """Serve until terminated."""
     settings = json.loads(sys.argv[1])
-    bound = socket.create_server(("127.0.0.1", 0))
+    bound = listen()
+    bound.listen(128)
     config: uvicorn.Config = configuration(stack(settings), log_level="critical")
+    gc.collect()
+    gc.freeze()
     print(bound.getsockname()[1], flush=True)
     Server(config).run(sockets=[bound])
 
@@ -149,10 +153,18 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def deployment(number: int, store: str, folder: Path, listen: str | None = None) -> Iterator[Deployment]:
-    """So many worker processes; `listen` is where each listens for the others, sockets in `folder` by default."""
-    keys, ring = Keys(), new_key().reveal()
-    shared = {"store": store, "ring": ring, "listen": listen or f"unix:{folder / 'w'}", "jwks": keys.jwks()}
+def deployment(
+    number: int, store: str, folder: Path, place: str | None = None, *, json_response: bool = False
+) -> Iterator[Deployment]:
+    """So many worker processes; `place` is where each listens for the others, sockets in `folder` by default."""
+    keys = Keys()
+    shared = {
+        "store": store,
+        "ring": new_key().reveal(),
+        "listen": place or f"unix:{folder / 'w'}",
+        "jwks": keys.jwks(),
+        "json_response": json_response,
+    }
     processes = [Process({**shared, "audit": str(folder / f"audit-{place}.jsonl")}) for place in range(number)]
     try:
         for process in processes:
@@ -211,8 +223,8 @@ class Speaker:
 
 
 def result_of(stream: str) -> Any:
-    """The structured result in the last event of a response."""
-    lines = [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith("data: {")]
+    """The structured result in a response, or in its last event."""
+    lines = [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith(("data: {", "{"))]
     result = json.loads(lines[-1])["result"]
     return result.get("structuredContent", result)
 
