@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.secret import Secret
@@ -218,11 +218,7 @@ class _Pool:
                 raise StoreUnavailable("PostgreSQL refuses connections")
 
     async def _travel(self, trip: _Trip, statement: str, arguments: Sequence[Any]) -> list[Any]:
-        try:
-            connection = await self.pool.getconn(timeout=self.seconds)
-        except (PoolTimeout, PoolClosed):
-            raise StoreUnavailable("no connection to PostgreSQL was to be had in time") from None
-        trip.connection = connection
+        trip.connection = connection = await self.pool.getconn(timeout=self.seconds)
         try:
             cursor = await connection.execute(statement.encode(), arguments, binary=True)
             return await cursor.fetchall()

@@ -1,8 +1,9 @@
 """What one batch costs on each store: `python -m tests.benchmarks.stores`.
 
 The batch is that of an authorized request: a look-up, two limits, the session renewed. It is run one after the other
-and by 50 tasks at once, each on keys of its own, on real servers on loopback: PostgreSQL waits for the disk as in production, Valkey persists nothing.
-Figures are medians of `ROUNDS` rounds, in which the stores take turns, in microseconds for one batch.
+and by 50 tasks at once, each on keys of its own, on real servers on loopback. PostgreSQL writes to the disk as in
+production; Valkey persists nothing. Figures are medians of `ROUNDS` rounds, in which the stores take turns, in
+microseconds for one batch.
 """
 
 import asyncio

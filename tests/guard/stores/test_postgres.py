@@ -190,7 +190,16 @@ async def test_only_what_can_be_lost_without_harm_does_not_wait_for_the_disk(
 
 
 @pytest.mark.parametrize("kind", ["take", "take a session", "claim", "spend", "enter"])
-async def test_of_fifty_at_once_in_two_workers_exactly_those_win_who_may(url: str, kind: str) -> None:
+async def test_of_fifty_at_once_in_two_workers_exactly_those_win_who_may(
+    url: str, other: AsyncConnection[Any], kind: str
+) -> None:
+    # Between reading and writing there is time for everybody else to read.
+    await other.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON mcp_buckets FOR EACH ROW EXECUTE FUNCTION slow();"
+        "CREATE TRIGGER slow BEFORE INSERT ON mcp_members FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
     now = SystemClock().wall()
     kinds: dict[str, Operation] = {
         "take": Take("k"),

@@ -9,14 +9,29 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
+from psycopg.conninfo import conninfo_to_dict
 
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.secret import Secret
 from mcp_guard.stores import postgres_admin as admin
 from mcp_guard.stores import postgres_batch as batches
-from mcp_guard.stores.base import Bucket, Claim, Delete, Enter, Get, Leave, Members, Operation, Put, Renew, Spend, Stay
-from tests.guard.stores.postgres_database import migrated, value_of
+from mcp_guard.stores.base import (
+    Announce,
+    Bucket,
+    Claim,
+    Delete,
+    Enter,
+    Get,
+    Leave,
+    Members,
+    Operation,
+    Put,
+    Renew,
+    Spend,
+    Stay,
+)
+from tests.guard.stores.postgres_database import migrated, started, value_of
 from tests.support import postgres_server
 
 MINUTE = timedelta(minutes=1)
@@ -85,6 +100,18 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: str) -> None:
     async with admin.connected(Secret(empty)) as connection:
         assert await admin.version_of(connection) == 0
         assert await value_of(connection, "SELECT to_regclass('mcp_sessions')") is None
+
+
+async def test_whoever_owns_the_database_may_do_all_that_the_store_does(empty: str) -> None:
+    role, name = sql.Identifier("plain"), sql.Identifier(str(conninfo_to_dict(empty)["dbname"]))
+    postgres_server.shared().execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
+    postgres_server.shared().execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, role))
+    url = empty.replace("//mcp@", "//plain@")
+    async with admin.connected(Secret(url)) as connection:
+        await admin.migrate(connection)
+    async with started(url) as store:
+        assert await store.run([Claim("c", MINUTE, 9e9), Announce("t", b"m"), Put("k", b"v", MINUTE)]) == [True] * 3
+        assert await store.sweep(10) == dict.fromkeys(admin.TABLES, 0)
 
 
 # Plans
