@@ -165,7 +165,7 @@ def test_a_package_that_is_missing_is_named(kind: str, package: str, monkeypatch
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigurationError, match=f"{package}.* is not installed.*mcp-guard\\[{kind}\\]"):
-        selected(kind, Secret(f"{kind}://missing"), cleanup_every=timedelta(minutes=5))  # type: ignore[arg-type]
+        selected(kind, Secret(f"{kind}://missing"), cleanup_every=timedelta(minutes=5))
 
 
 def test_settings_do_not_show_secrets(environment: Environment) -> None:
