@@ -67,6 +67,8 @@ class MessageRewrite(ABC):
 
     async def on_body(self, chunk: bytes, more: bool) -> bytes:
         if self._blocks is None:
+            if not (more or self._whole or self.concerns(chunk)):
+                return chunk
             return await self._json(chunk, more)
         return await self._stream(self._blocks, chunk, more)
 
@@ -96,7 +98,7 @@ class MessageRewrite(ABC):
 
     def concerns(self, text: bytes) -> bool:
         """Whether a text may hold what this rewrite is about."""
-        return any(mark in text for mark in self.marks) or ESCAPED in text
+        return ESCAPED in text or any(map(text.__contains__, self.marks))
 
     async def _text(self, text: bytes) -> bytes | None:
         """What goes out in place of a text; None when nothing changes."""

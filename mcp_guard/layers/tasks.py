@@ -230,6 +230,5 @@ class _Rewrite(MessageRewrite):
         for one, seconds in about:
             if not is_id(one):
                 return None
-            key = self.key(one)
-            terms[key] = terms.get(key) or self.layer.term(seconds)
+            terms[self.key(one)] = self.layer.term(seconds)
         return terms
