@@ -6,6 +6,7 @@ therefore moves no limit and no time-to-live.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,10 +22,21 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The operating system's clocks."""
+    """The operating system's clocks. `read` is its wall clock.
 
-    wall = staticmethod(time.time)
+    A step back of that is not followed as long as the clock lives, so that nothing that has expired comes alive again:
+    it is never behind what it was at first and what has passed since. A step forward is followed, there and back.
+    """
+
     monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, read: Callable[[], float] = time.time) -> None:
+        self._read = read
+        self._began = read() - time.monotonic()
+
+    def wall(self) -> float:
+        """See `Clock`."""
+        return max(self._read(), self._began + time.monotonic())
 
 
 @dataclass
