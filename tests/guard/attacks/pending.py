@@ -33,6 +33,9 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     **{f"rate-{number:02d}": (RATE, f"test_rate_{number:02d}_") for number in (1, 2, 3, 4, 5, 6, 9, 13)},
     "rate-08": (DOS, "test_rate_08_"),
     "rate-12": (DOS, "test_rate_12_"),
+    "ses-09": ("tests/end_to_end/test_event_ids.py", "test_ses_09_"),
+    **{f"ses-{number}": ("tests/end_to_end/test_sealed_state.py", f"test_ses_{number}_") for number in (22, 23, 24)},
+    "ses-25": ("tests/end_to_end/test_owned_handles.py", "test_ses_25_"),
     "ses-16": ("tests/guard/layers/test_session.py", "test_a_session_expires_when_it_is_not_used"),
 }
 
@@ -46,14 +49,9 @@ PENDING: Mapping[str, str] = {
     "jwt-25": "keys of other use or strength are refused by unit tests; the live issuer has one key",
     "jwt-30": "revocation over several workers comes with the shared stores",
     "ses-07": "a second stream beside an open one is left to the app, which answers 409",
-    "ses-09": "event ids are bound with the shared stores",
     "ses-15": "proof of possession is not in the first form",
     "ses-17": "revocation ends open streams with the shared stores",
     "ses-18": "streams end at the token's expiry with the shared stores",
-    "ses-22": "requestState is sealed with the shared stores",
-    "ses-23": "requestState is sealed with the shared stores",
-    "ses-24": "requestState is sealed with the shared stores",
-    "ses-25": "task handles are bound with the shared stores",
 }
 
 NUMBERS: Mapping[str, tuple[int, ...]] = {
