@@ -143,8 +143,9 @@ class Exchange:
 
     async def call(self, app: ASGIApp) -> None:
         """Run the app within the `arounds`; a failure of its own before it responds becomes a plain 500."""
-        del self.request
         with within(self.arounds):
+            # A stream may be open for hours: what it needs no more is let go of.
+            del self.request, self.arounds
             self.delivery.begin()
             stopped = False
             try:

@@ -24,6 +24,7 @@ from mcp_guard.stores.base import Operation, Result
 LISTEN = "subscriptions/listen"
 RETRY_SECONDS = 1
 """When to come back: nobody knows when a request ends, and most end sooner."""
+NO_PLACES: Mapping[str, int] = {}
 
 
 @dataclass(eq=False, slots=True)
@@ -109,7 +110,7 @@ class _Places:
 
     request: RequestHead | None
     in_flight: InFlight
-    places: dict[str, int]
+    places: Mapping[str, int]
     wants_body: bool = False
 
     def __post_init__(self) -> None:
@@ -129,7 +130,7 @@ class _Places:
         """Nothing is asked of a store."""
 
     def on_end(self) -> None:
-        places, self.places = self.places, {}
+        places, self.places = self.places, NO_PLACES
         for key, count in places.items():
             self.in_flight.leave(key, count)
 

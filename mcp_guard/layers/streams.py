@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 
 from mcp_guard import rejections
 from mcp_guard.asgi import RawHeaders
@@ -78,11 +79,16 @@ class Streams(Check):
     async def admit(self, request: RequestHead) -> Admission:
         if not _is_for_a_long_stream(request):
             return Admission(watch=_Response(self.keeper, request, None))
-        principal = request.fact(Principal)
-        place = Enter(f"mcp:streams:{principal.key}", secrets.token_hex(16), LEASE, self.per_principal)
+        place = Enter(_places(request.fact(Principal).key), secrets.token_urlsafe(16), LEASE, self.per_principal)
         if (await self.store.run([place]))[0] is not True:
             raise rejections.limited(f"the principal has {self.per_principal} streams", RETRY_SECONDS)
         return Admission(watch=_Response(self.keeper, request, place))
+
+
+@lru_cache(4096)
+def _places(principal: str) -> str:
+    """The store key of a principal's places; one text for all its streams."""
+    return f"mcp:streams:{principal}"
 
 
 def _is_for_a_long_stream(request: RequestHead) -> bool:
