@@ -230,6 +230,20 @@ async def test_a_stream_that_only_listens_counts_until_it_begins() -> None:
     assert (await place.ask(method="GET")).status == 200
 
 
+async def test_a_stream_that_left_when_it_began_does_not_leave_again_when_it_ends() -> None:
+    app, limits = Slow((EVENTS,)), Concurrency()
+    place = Place(app, limits)
+    async with place.holding(app, 1, data=rpc(name="a")):
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: place.ask(method="GET"))
+            with anyio.fail_after(5):
+                while app.calls < 2:
+                    await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        assert flight(limits).total == 1
+        assert list(flight(limits).counts.values()) == [1]
+
+
 # Tools
 
 

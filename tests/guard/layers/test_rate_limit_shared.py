@@ -24,9 +24,13 @@ async def passing(place: Place, people: dict[bytes, Principal], **request: Any) 
 
 
 async def test_a_client_is_limited_over_all_its_users(store: CountingStore) -> None:
-    place = Place(store, CROWD | {b"other": principal("user-0", client="client-2")}, shared=Shared(client=FIVE))
+    others = {
+        b"other": principal("user-0", client="client-2"),
+        b"elsewhere": principal("user-0", issuer="https://other.example"),
+    }
+    place = Place(store, CROWD | others, shared=Shared(client=FIVE))
     assert await passing(place, CROWD) == 5
-    assert await place.passing(6, who=b"other") == 5
+    assert [await place.passing(6, who=who) for who in others] == [5, 5]
 
 
 async def test_a_client_of_two_tenants_is_limited_in_each_apart(store: CountingStore) -> None:
