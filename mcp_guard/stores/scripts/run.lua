@@ -27,7 +27,7 @@
 --   x         absent, because what is there is none of ours: of another type, or longer than a value may be
 --   v<n>      a value: the next n bytes
 --   m<n>:...  members: the next n bytes are the first one, and so on; m alone when there is none
---   l<l>;...  levels, each `allowed:remaining:retry after:reset`, times in microseconds; l alone when there is none
+--   l<n>      n levels: the next 25 bytes of each, `<bi8dd`: allowed, remaining, seconds to retry after, to be full
 --   e<CLASS>  the operation was refused and changed nothing: the first word of the server's error
 -- An error READONLY, instead of any result, says that the server is a replica: nothing was written.
 --
@@ -144,7 +144,7 @@ local function level(held)
   local used = allowed and held.finish or held.lag
   local left = math.max(0, math.floor((held.period - used) / held.interval + ROUNDING))
   local retry = allowed and 0 or math.ceil(wait)
-  return allowed, string.format('%d:%.0f:%.0f:%.0f', allowed and 1 or 0, left, retry, math.ceil(used))
+  return allowed, struct.pack('<bi8dd', allowed and 1 or 0, left, retry / 1e6, math.ceil(used) / 1e6)
 end
 
 local function held_of(k, a)
@@ -171,7 +171,8 @@ local function spend(k, a)
       redis.call('SET', held.key, value, 'PX', math.max(1, math.ceil(held.finish / 1000)))
     end
   end
-  return 'l' .. table.concat(levels, ';')
+  payload[#payload + 1] = table.concat(levels)
+  return 'l' .. #levels
 end
 
 local function unspend(k, a)

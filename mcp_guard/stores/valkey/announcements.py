@@ -101,10 +101,15 @@ class Subscriber:
         asked = False
         while True:
             message = await link.read_response(disable_decoding=True, timeout=PING_SECONDS)
-            if message is None:
-                if asked:
-                    raise TimeoutError
-                await link.send_packed_command([command(b"PING")], check_health=False)
-            elif message[0] == b"message":
+            asked = await self._took(link, message, asked)
+
+    async def _took(self, link: Link, message: list[bytes] | None, asked: bool) -> bool:
+        """Hand on what was heard. After a silence, ask whether anybody is there; answers whether that was asked."""
+        if message is not None:
+            if message[0] == b"message":
                 self.hearers.hear(message[1], message[2])
-            asked = message is None
+            return False
+        if asked:
+            raise TimeoutError
+        await link.send_packed_command([command(b"PING")], check_health=False)
+        return True

@@ -1,7 +1,7 @@
 """How the answer of `scripts/run.lua` is read. The script's header has its form."""
 
 import logging
-from collections.abc import Sequence
+from struct import Struct
 from typing import NamedTuple
 
 from mcp_guard.stores.base import Level, Result
@@ -15,7 +15,8 @@ class Failed(NamedTuple):
     reason: str
 
 
-_SIMPLE: dict[bytes, Result] = {b"1": True, b"0": False, b"-": None, b"l": (), b"m": ()}
+_SIMPLE: dict[bytes, Result] = {b"1": True, b"0": False, b"-": None, b"m": ()}
+_LEVEL = Struct("<?qdd")
 
 
 def read(answer: bytes) -> list[Result | Failed]:
@@ -37,7 +38,9 @@ def read(answer: bytes) -> list[Result | Failed]:
             results.append(payload[at:end])
             at = end
         elif kind == b"l":
-            results.append(tuple([_level(one) for one in rest.split(b";")]))
+            end = at + int(rest) * _LEVEL.size
+            results.append(tuple([Level(*one) for one in _LEVEL.iter_unpack(payload[at:end])]))
+            at = end
         elif kind == b"m":
             members, at = _members(rest, payload, at)
             results.append(members)
@@ -55,11 +58,6 @@ def _exceptional(kind: bytes, rest: bytes) -> Failed | None:
     raise ValueError(f"{kind!r} is no result of run.lua")
 
 
-def _level(text: bytes) -> Level:
-    allowed, remaining, retry_after, reset = text.split(b":")
-    return Level(allowed == b"1", int(remaining), int(retry_after) / 1e6, int(reset) / 1e6)
-
-
 def _members(lengths: bytes, payload: bytes, at: int) -> tuple[tuple[str, ...], int]:
     members = []
     for length in lengths.split(b":"):
@@ -67,8 +65,3 @@ def _members(lengths: bytes, payload: bytes, at: int) -> tuple[tuple[str, ...], 
         members.append(payload[at:end].decode("ascii"))
         at = end
     return tuple(members), at
-
-
-def failures_of(results: Sequence[Result | Failed]) -> list[str]:
-    """The classes of the errors among the results of one batch."""
-    return [result.reason for result in results if isinstance(result, Failed)]

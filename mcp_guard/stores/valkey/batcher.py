@@ -133,14 +133,9 @@ class Batcher:
         return batch
 
     async def _exchange(self, batch: Group) -> None:
-        """The round trip for `batch`, and a second one for those of whom the first one did nothing."""
         try:
             async with asyncio.timeout_at(batch[-1].deadline):
-                trip = Trip(grouped(batch), self.replicas)
-                await trip.make(await self._linked(), RUN)
-                answered = trip.answered
-                if trip.undone:
-                    trip = await self._again(trip)
+                answered = await self._trips(batch)
         except (ValkeyError, OSError) as error:
             # TimeoutError is an OSError.
             await self._drop()
@@ -148,18 +143,26 @@ class Batcher:
         except BaseException:
             await self._drop()
             raise
-        if answered or trip.answered:
+        if answered:
             self._breaker.succeeded()
         else:
             self._breaker.failed(asyncio.get_running_loop().time())
-        fail(batch, Unsent("valkey: READONLY"))
 
-    async def _again(self, first: Trip) -> Trip:
-        if first.moved_on:
+    async def _trips(self, batch: Group) -> bool:
+        """The round trip for `batch`, and a second one for those of whom the first did nothing.
+
+        Answers whether the server carried out anything.
+        """
+        trip = Trip(grouped(batch), self.replicas)
+        await trip.make(await self._linked(), RUN)
+        if not trip.undone:
+            return trip.answered
+        if trip.moved_on:
             await self._drop()
-        trip = Trip(first.undone, self.replicas)
-        await trip.make(await self._linked(), RUN, whole=True)
-        return trip
+        second = Trip(trip.undone, self.replicas)
+        await second.make(await self._linked(), RUN, whole=True)
+        fail(batch, Unsent("valkey: READONLY"))
+        return trip.answered or second.answered
 
     async def _linked(self) -> Link:
         """The connection, made anew when there is none.

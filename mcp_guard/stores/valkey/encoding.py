@@ -78,7 +78,7 @@ class Names:
         return (self.prefix + key).encode("ascii")
 
     def bucket(self, key: str) -> bytes:
-        return self.value(key) + b"\xc2\xb7b"
+        return (self.prefix + key).encode("ascii") + b"\xc2\xb7b"
 
     def set(self, key: str) -> bytes:
         return self.value(key) + b"\xc2\xb7s"
@@ -135,6 +135,11 @@ def _milliseconds(ttl: timedelta) -> bytes:
     return bulk(b"%d" % max(1, math.ceil(ttl / timedelta(milliseconds=1))))
 
 
+@lru_cache(64)
+def _count(letter: bytes, count: int) -> bytes:
+    return bulk(letter) + bulk(b"%d" % count)
+
+
 @lru_cache(1024)
 def _limit(burst: int, period: timedelta, cost: int) -> bytes:
     microseconds = period // timedelta(microseconds=1)
@@ -177,12 +182,12 @@ def _renew(names: Names, operation: Renew) -> Written:
 
 
 def _spend(names: Names, operation: Spend | Unspend) -> Written:
-    keys = [names.bucket(bucket.key) for bucket in operation.buckets]
-    letter = bulk(b"S" if isinstance(operation, Spend) else b"U")
-    limits = b"".join([_limit(bucket.burst, bucket.period, bucket.cost) for bucket in operation.buckets])
-    arguments = letter + bulk(b"%d" % len(keys)) + limits
+    buckets = operation.buckets
+    keys = [names.bucket(bucket.key) for bucket in buckets]
+    limits = [_limit(bucket.burst, bucket.period, bucket.cost) for bucket in buckets]
+    head = _count(b"S" if isinstance(operation, Spend) else b"U", len(keys))
     slot_key = keys[0] if keys else None
-    return Written(slot_key, len(keys), b"".join(map(bulk, keys)), 2 + 3 * len(keys), arguments)
+    return Written(slot_key, len(keys), b"".join(map(bulk, keys)), 2 + 3 * len(keys), head + b"".join(limits))
 
 
 def _enter(names: Names, operation: Enter) -> Written:

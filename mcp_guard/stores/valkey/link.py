@@ -127,6 +127,8 @@ def class_of(error: BaseException) -> str:
     if known is not None:
         return known
     if isinstance(error, ResponseError):
+        if str(error).startswith("ACL failure in script"):
+            return "NOPERM"
         word = str(error).partition(" ")[0]
         return word if re.fullmatch("[A-Z]{2,20}", word) else "ERR"
     return "no deadline kept" if isinstance(error, TimeoutError) else "connection lost"

@@ -1,10 +1,12 @@
 """The Valkey store: its settings, its self-check, what it writes under which name, and records that are not its own."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
@@ -16,6 +18,7 @@ from mcp_guard.stores.base import (
     Delete,
     Enter,
     Get,
+    Leave,
     Members,
     Operation,
     Put,
@@ -35,6 +38,7 @@ from tests.support.tls_front import tls_front
 from tests.support.valkey_server import shared_server, valkey_server
 
 TTL = timedelta(seconds=10)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -228,12 +232,40 @@ async def test_what_an_acl_keeps_from_being_checked_is_warned_of(caplog: pytest.
         assert f"{command} is not permitted" in caplog.text
 
 
-async def test_a_user_who_may_not_run_scripts_is_unavailable() -> None:
-    with (
-        valkey_server(config=["user guard on >word ~* &* +@all -eval"], login="guard:word") as server,
-        pytest.raises(StoreUnavailable, match="NOPERM"),
-    ):
+@pytest.mark.parametrize("forbidden", ["eval", "time"])
+async def test_a_user_who_may_not_run_the_scripts_is_unavailable(forbidden: str) -> None:
+    acl = f"user guard on >word ~* &* +@all -{forbidden}"
+    with valkey_server(config=[acl], login="guard:word") as server, pytest.raises(StoreUnavailable, match="NOPERM"):
         await ValkeyStore(server.url, PATIENT).start()
+
+
+async def test_the_user_that_the_guide_makes_may_do_everything(caplog: pytest.LogCaptureFixture) -> None:
+    guide = (ROOT / "docs" / "how-to" / "valkey.md").read_text("utf-8")
+    (acl,) = re.findall(r"^user guard on >… (.*)$", guide, re.MULTILINE)
+    everything: list[Operation] = [
+        Put("mcp:k", b"1", TTL),
+        Put("mcp:k", b"1", TTL, only_if_absent=True),
+        Get("mcp:k"),
+        Renew("mcp:k", b"1", TTL),
+        Take("mcp:k"),
+        Delete("mcp:k"),
+        Spend((Bucket("mcp:b", 2, TTL),)),
+        Enter("mcp:s", "m", TTL, 2),
+        Stay("mcp:s", "m", TTL),
+        Members("mcp:s"),
+        Leave("mcp:s", "m"),
+        Claim("mcp:c", TTL, 4e9),
+    ]
+    with valkey_server(config=[f"user guard on >word {acl}"], login="guard:word") as server:
+        async with running(server.url) as store:
+            heard: list[bytes] = []
+            store.listen("mcp:t", heard.append)
+            assert len(await store.run(everything)) == len(everything)
+            with anyio.fail_after(5):
+                while not heard:
+                    await store.run([Announce("mcp:t", b"m")])
+                    await anyio.sleep(0.01)
+    assert "not permitted" not in caplog.text
 
 
 async def test_a_server_that_is_down_can_be_started_on_later() -> None:

@@ -71,6 +71,13 @@ async def test_a_limit_over_several_slots_takes_from_all_or_from_none(store: Val
     assert [level.remaining for level in await spend(store, *large)] == [8] * 8
 
 
+async def test_a_limit_over_buckets_of_one_slot_is_one_operation(store: ValkeyStore) -> None:
+    pair = (Bucket("{same}a", 2, TTL), Bucket("{same}b", 1, TTL))
+    assert [level.allowed for level in await spend(store, *pair)] == [True, True]
+    assert [level.allowed for level in await spend(store, *pair)] == [True, False]
+    assert [level.remaining for level in await spend(store, pair[0])] == [0]
+
+
 async def test_what_is_given_back_to_an_untouched_bucket_leaves_nothing_behind(store: ValkeyStore) -> None:
     await spend(store, Bucket("small", 1, TTL))
     await spend(store, Bucket("small", 1, TTL), *[Bucket(f"fresh{n}", 10, TTL) for n in range(8)])

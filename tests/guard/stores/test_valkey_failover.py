@@ -171,6 +171,20 @@ async def test_sentinels_that_know_no_such_primary_are_unavailable() -> None:
 # Hearing
 
 
+async def test_a_topic_that_is_new_is_heard_beside_the_others() -> None:
+    with valkey_server() as server:
+        heard: list[bytes] = []
+        async with running(server.url) as store:
+            for topic in ("one", "two"):
+                store.listen(topic, heard.append)
+                with anyio.fail_after(5):
+                    while topic.encode() not in heard:
+                        await store.run([Announce(topic, topic.encode())])
+                        await asyncio.sleep(0.01)
+            await store.run([Announce("one", b"last")])
+            await until(lambda: b"last" in heard)
+
+
 async def test_hearing_goes_on_after_the_connection_was_lost() -> None:
     with valkey_server() as server:
         heard: list[bytes] = []

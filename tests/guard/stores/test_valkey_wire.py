@@ -13,7 +13,7 @@ from mcp_guard.stores.base import Bucket, Claim, Enter, Get, Operation, Put, Ren
 from mcp_guard.stores.valkey import ValkeyStore
 from mcp_guard.stores.valkey.breaker import FAILURES_TO_OPEN, Breaker
 from tests.guard.stores.valkey_stores import PATIENT, running, until
-from tests.support.tcp_proxy import TcpProxy
+from tests.support.tcp_proxy import COMMAND, TcpProxy
 from tests.support.valkey_server import shared_server, valkey_server
 
 TTL = timedelta(seconds=60)
@@ -106,6 +106,19 @@ async def test_a_failure_of_one_caller_stays_with_it(proxy: TcpProxy) -> None:
     assert isinstance(outcomes[1], StoreUnavailable)
     assert outcomes[1].reason == "valkey: NOPERM"
     assert outcomes[2] == [b"1", None], "nothing was done of what holds a forbidden key"
+
+
+async def test_what_fails_half_way_leaves_the_results_of_others_as_they_are() -> None:
+    with valkey_server() as server:
+        server.command("SET", "k", b"x" * 40)
+        async with running(server.url) as store:
+            server.command("ACL", "SETUSER", "default", "-set")
+            outcomes = await asyncio.gather(
+                store.run([Spend((Bucket("b", 1, TTL),))]), store.run([Get("k")]), return_exceptions=True
+            )
+        assert isinstance(outcomes[0], StoreUnavailable)
+        assert outcomes[0].reason == "valkey: NOPERM"
+        assert outcomes[1] == [b"x" * 40]
 
 
 async def test_a_forgotten_script_is_sent_again_and_nobody_notices(proxy: TcpProxy) -> None:
@@ -214,6 +227,21 @@ async def test_what_the_server_refuses_is_unavailable_and_names_its_class(
         assert fault.value.reason == f"valkey: {reason}"
         proxy.rewrite = None
         await until_it_answers(store)
+
+
+@pytest.mark.parametrize("command", [b"INFO", b"CONFIG"])
+async def test_a_server_that_refuses_the_self_check_is_unavailable(proxy: TcpProxy, command: bytes) -> None:
+    def refuse(data: bytes) -> bytes:
+        asked = proxy.sent[-1]
+        return b"-BUSY script\r\n" * proxy_commands(asked) if command in asked else data
+
+    proxy.rewrite = refuse
+    with pytest.raises(StoreUnavailable, match="valkey: BUSY"):
+        await ValkeyStore(f"valkey://127.0.0.1:{proxy.port}", PATIENT).start()
+
+
+def proxy_commands(data: bytes) -> int:
+    return len(COMMAND.findall(data))
 
 
 async def test_in_a_thousand_cancellations_nobody_gets_anothers_reply(proxy: TcpProxy) -> None:
@@ -331,6 +359,18 @@ async def test_while_the_breaker_is_open_the_server_hears_nothing(proxy: TcpProx
         assert proxy.sent == []
         proxy.rewrite = None
         assert await until_it_answers(store) < 1
+
+
+async def test_a_connection_that_cannot_be_made_opens_the_breaker_when_somebody_waited_in_vain(proxy: TcpProxy) -> None:
+    proxy.hole = True
+    store = ValkeyStore(f"valkey://127.0.0.1:{proxy.port}", SHORT)
+    with pytest.raises(StoreUnavailable, match="no answer within the deadline"):
+        await store.run([Get("k")])
+    with pytest.raises(StoreUnavailable, match="failures in a row"):
+        await store.run([Get("k")])
+    proxy.hole = False
+    assert await until_it_answers(store) < 2
+    await store.close()
 
 
 # A full server
