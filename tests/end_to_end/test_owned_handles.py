@@ -2,9 +2,11 @@
 
 import json
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -25,9 +27,12 @@ from mcp_guard.layers.intake import Intake
 from mcp_guard.layers.session import Session
 from mcp_guard.layers.tasks import Tasks
 from mcp_guard.stack import guard
+from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
+from mcp_guard.stores.valkey import ValkeyStore
 from tests.guard.stubs import Facts
 from tests.support.serving import serving
+from tests.support.valkey_server import shared_server
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 TASK_NOT_FOUND = {"code": -32602, "message": "Task not found"}
@@ -103,6 +108,7 @@ class Shop:
     jobs: Jobs = field(default_factory=Jobs)
     baskets: dict[str, int] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list)
     url: str = ""
     sessions: dict[str, str] = field(default_factory=dict)
 
@@ -160,7 +166,7 @@ class Shop:
         elif method != "initialize":
             headers["mcp-session-id"] = self.session(who)
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        return httpx2.post(self.url, json=body, headers=headers, timeout=10)
+        return httpx2.post(self.url, json=body, headers=headers, timeout=30)
 
     def said(self) -> dict[str, Any]:
         return {
@@ -188,17 +194,18 @@ class Shop:
         params = {"notifications": {"taskIds": ids, "toolsListChanged": True}, "_meta": meta}
         body = {"jsonrpc": "2.0", "id": "l", "method": "subscriptions/listen", "params": params}
         headers["mcp-method"] = "subscriptions/listen"
-        with httpx2.stream("POST", self.url, json=body, headers=headers, timeout=10) as answer:
+        with httpx2.stream("POST", self.url, json=body, headers=headers, timeout=30) as answer:
             acknowledged = next(line for line in answer.iter_lines() if line.startswith("data: {"))
         shown: list[str] = json.loads(self.bodies[-1])["params"]["notifications"]["taskIds"]
         return shown, acknowledged
 
 
 @contextmanager
-def opened(*, json_response: bool) -> Iterator[Shop]:
-    shop, store, ring = Shop(), MemoryStore(), KeyRing.generate()
+def opened(*, json_response: bool, stores: Sequence[Store] = ()) -> Iterator[Shop]:
+    """A shop with a worker for each store, all with one ring; one worker with a store in memory by default."""
+    shop, ring = Shop(), KeyRing.generate()
 
-    def build(url: str) -> ASGIApp:
+    def build(store: Store, url: str) -> ASGIApp:
         stateful = (
             Session(store=store, ring=ring),
             Tasks(store=store, ring=ring),
@@ -206,8 +213,10 @@ def opened(*, json_response: bool) -> Iterator[Shop]:
         )
         return guard(shop.app(json_response=json_response), Facts(), Intake(), *stateful, Bridge())
 
-    with serving(build) as served:
-        shop.url = f"{served.url}/mcp"
+    with ExitStack() as until_closed:
+        for store in stores or (MemoryStore(),):
+            shop.urls.append(f"{until_closed.enter_context(serving(partial(build, store))).url}/mcp")
+        shop.url = shop.urls[0]
         yield shop
 
 
@@ -270,3 +279,21 @@ def test_a_handle_of_a_tool_is_its_owners_alone(shop: Shop, era: str) -> None:
     ):
         assert shop.ask("bob", era, "tools/call", name="add", arguments=arguments)["error"] == HANDLE_NOT_FOUND
     assert shop.baskets == {basket: 4, bobs: 0}
+
+
+def test_workers_that_share_a_store_and_a_ring_agree_on_whose_a_handle_is() -> None:
+    prefix, patient = f"{secrets.token_hex(8)}:", timedelta(seconds=10)
+    stores = [ValkeyStore(shared_server().url, prefix=prefix, deadline=patient) for _ in range(2)]
+    with opened(json_response=True, stores=stores) as shop:
+        task = shop.start("alice", MODERN)
+        opening = shop.ask("alice", MODERN, "tools/call", name="open_basket", arguments={})
+        basket = opening["result"]["structuredContent"]["basket"]
+        for url in shop.urls:
+            shop.url = url
+            assert shop.ask("alice", MODERN, "tasks/get", taskId=task)["result"]["status"] == "working"
+            assert shop.ask("bob", MODERN, "tasks/get", taskId=task)["error"] == TASK_NOT_FOUND
+            assert shop.ask("bob", MODERN, "tasks/list")["result"]["tasks"] == []
+            add: dict[str, Any] = {"name": "add", "arguments": {"basket": basket}}
+            assert "result" in shop.ask("alice", MODERN, "tools/call", **add)
+            assert shop.ask("bob", MODERN, "tools/call", **add)["error"] == HANDLE_NOT_FOUND
+    assert shop.baskets == {basket: 2}

@@ -225,6 +225,27 @@ async def test_whatever_is_not_the_callers_own_handle_is_answered_like_an_unknow
 
 
 @pytest.mark.parametrize(
+    "odd", [True, 1.0, ["1"], {"id": "1"}, "x" * (MAX_HANDLE_CHARACTERS + 1)], ids=lambda odd: str(odd)[:9]
+)
+async def test_what_cannot_be_a_handle_is_refused_without_asking_the_store(odd: object) -> None:
+    place = Place()
+    for handle in ("True", "1", "1.0"):
+        await place.open(handle)
+    assert refused(await place.add(odd))
+    assert place.store.batches == []
+
+
+async def test_a_request_may_use_a_bounded_number_of_handles() -> None:
+    place = Place()
+    await place.open("b-0")
+    many = [f"b-{number}" for number in range(MAX_USED + 1)]
+    await place.ask(call("copy", **{"from": "b-0"}), result(all=[{"id": one} for one in many]))
+    assert not refused(await place.ask(call("add", baskets=many[1:])))
+    assert refused(await place.ask(call("add", baskets=many)))
+    assert place.store.batches == []
+
+
+@pytest.mark.parametrize(
     "arguments", [{}, {"basket": None}, {"baskets": []}, {"baskets": [None]}, {"baskets": 7}, {"other": "b-1"}], ids=str
 )
 async def test_where_nothing_is_used_nothing_is_asked(arguments: Message) -> None:
