@@ -270,7 +270,8 @@ async def test_of_two_workers_one_sweeps_at_a_time(url: str, other: AsyncConnect
                 "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database"
             )
             await until(lambda: value_of(other, f"{held} WHERE datname = current_database())"))
-            assert await right.sweep(CHUNK) is None
+            async with asyncio.timeout(5):
+                assert await right.sweep(CHUNK) is None
             await holder.commit()
         assert (await first or {})["mcp_values"] == 1
         assert await right.sweep(CHUNK) is not None, "the lock was let go"

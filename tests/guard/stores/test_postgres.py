@@ -384,6 +384,7 @@ async def test_a_database_that_is_not_there_is_unavailable(url: str, place: str)
 async def test_a_read_only_database_is_unavailable(url: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
     async with started(url) as store, await AsyncConnection.connect(url, autocommit=True) as other:
+        assert await one(store, Put("k", b"v", MINUTE)) is True
         await other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
         with pytest.raises(StoreUnavailable, match="read-only"):
             await PostgresStore(url).start()
