@@ -129,7 +129,7 @@ class Handles(StatefulCheck):
 
     def answer(self, request: RequestHead, results: Sequence[Result]) -> Admission:
         if results:
-            ownership = self.ownership(request)
+            ownership = self.ownership(request.facts)
             for one, record in zip(self._used(request), results, strict=True):
                 standing = ownership.standing(one.key, record)
                 if standing is not Standing.OWN:
@@ -140,11 +140,11 @@ class Handles(StatefulCheck):
                 calls[message.id] = (*calls.get(message.id, ()), *self.minted[message.name or ""])
         if not calls:
             return ADMITTED
-        return Admission(rewrite=_Rewrite(self, request, calls))
+        return Admission(rewrite=_Rewrite(self, request.facts, calls))
 
-    def ownership(self, request: RequestHead) -> Ownership:
+    def ownership(self, facts: Mapping[type, Any]) -> Ownership:
         """The caller before the records of the store."""
-        return Ownership(self.store, self.ring, request.fact(Principal))
+        return Ownership(self.store, self.ring, facts[Principal])
 
     def _used(self, request: RequestHead) -> list[Used]:
         """The handles that the request uses, each once.
@@ -210,7 +210,7 @@ class _Rewrite(MessageRewrite):
     marks: ClassVar[tuple[bytes, ...]] = (b'"result"',)
 
     layer: Handles
-    request: RequestHead
+    facts: Mapping[type, Any]
     calls: Mapping[str | int, tuple[Place, ...]]
 
     async def message(self, message: dict[str, Any]) -> dict[str, Any] | None:
@@ -232,11 +232,11 @@ class _Rewrite(MessageRewrite):
         if any(isinstance(value, str) and len(value) > MAX_HANDLE_CHARACTERS for _, value in values):
             raise rejections.GUARD_FAULT.because(f"a handle is longer than {MAX_HANDLE_CHARACTERS} characters")
         found = [(kind, text_of(value)) for kind, value in values]
-        resource = self.request.fact(Resource)
+        resource: Resource = self.facts[Resource]
         terms = {key_of(resource, kind, text): self.layer.ttl for kind, text in found if text is not None}
         if len(terms) > MAX_MINTED:
             raise rejections.GUARD_FAULT.because(f"a result gives out more than {MAX_MINTED} handles")
-        if terms and await self.layer.ownership(self.request).bind(terms, self.layer.ttl):
+        if terms and await self.layer.ownership(self.facts).bind(terms, self.layer.ttl):
             raise rejections.GUARD_FAULT.because("the app gave out a handle that is bound to another principal")
 
 
