@@ -10,19 +10,21 @@ READY := $(VENV)/.ready
 CLIENTS := .clients/.ready
 CODEX ?= @openai/codex@^0.169
 
-# The development environment: every extra but postgres, and the tools.
-EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extra otel --extra valkey
+# The development environment: every extra, and the tools.
+EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extra otel --extra postgres --extra valkey
 
 # ARGS is handed to the command a target runs: make demo ARGS="--port 9000".
 ARGS ?=
 
-.PHONY: help venv demo test coverage chromium postgres clients bench lint format check types imports docs constraints clean
+.PHONY: help venv demo test coverage chromium postgres clients faults soak bench lint format check types imports docs constraints clean
 
 help:
 	@echo "make demo         serve a guarded MCP server with a login of its own on 127.0.0.1:8765"
 	@echo "make test         run the tests"
 	@echo "make coverage     run the tests and show the branches none of them takes, where all must be taken"
 	@echo "make clients      run the tests that drive real clients: one from npm, and a browser"
+	@echo "make faults       break the store, the workers and the clock under load, and print the fault table"
+	@echo "make soak         a thousand sessions of all eras on several workers, and half a million races, in about half an hour"
 	@echo "make bench        measure what the guard costs beside the SDK's own authentication"
 	@echo "make check        lint, types and import rules; each alone: lint, types, imports"
 	@echo "make format       rewrite the sources in the house format"
@@ -45,10 +47,10 @@ demo: $(READY)
 	@$(BIN)/mcp-guard demo $(ARGS)
 
 test: $(READY) postgres
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not clients and not load" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not clients and not load and not faults" $(ARGS)
 
 coverage: $(READY) postgres
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not clients and not load" --cov --cov-report= $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not clients and not load and not faults" --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --fail-under=100 \
 		--include="mcp_guard/protocol/*,mcp_guard/layers/*,mcp_guard/stores/*,mcp_guard/oauth/*"
 
@@ -73,6 +75,13 @@ postgres:
 
 clients: $(READY) $(CLIENTS) chromium
 	@$(BIN)/python -m pytest -m clients $(ARGS)
+
+faults: $(READY) postgres
+	@$(BIN)/python -m pytest tests/guard/faults $(ARGS)
+	@$(BIN)/python -m tests.guard.faults.table
+
+soak: $(READY)
+	@$(BIN)/python -m pytest -q -s -m load tests/guard/soak $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -107,6 +116,6 @@ constraints: $(READY)
 	@if grep -n '://' constraints.txt; then echo "constraints.txt names an address" >&2; exit 1; fi
 
 clean:
-	rm -rf $(VENV) .clients .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* \
+	rm -rf $(VENV) .clients .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .faults .coverage .coverage.* \
 		htmlcov build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
