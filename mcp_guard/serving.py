@@ -7,6 +7,7 @@ connections of clients that do not read, and a shutdown that the app hears of in
 
 import asyncio
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -24,6 +25,12 @@ STALL_SECONDS = 30.0
 
 STALL_BYTES = 4096
 """What a client reads at least in that time, of a response that is longer."""
+
+UNSENT_BYTES = 64 * 1024
+"""What the kernel takes of a response beyond what is on its way to the client, so that slow readers are seen."""
+
+TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
+"""The option that says so; Python names it from 3.12 on."""
 
 
 def serve(app: ASGIApp, listener: socket.socket, **tls: Any) -> bool:
@@ -85,6 +92,9 @@ class Bounded(_Protocol):
         super().connection_made(transport)
         # With TLS, a limit of 0 would count an empty buffer as full.
         transport.set_write_buffer_limits(high=1, low=0)
+        connection = transport.get_extra_info("socket")
+        if TCP_NOTSENT_LOWAT is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
+            connection.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self.head_timer = self.loop.call_later(HEAD_SECONDS, transport.abort)
 
     def data_received(self, data: bytes) -> None:

@@ -85,10 +85,10 @@ class Tasks(StatefulCheck):
 
     def answer(self, request: RequestHead, results: Sequence[Result]) -> Admission:
         call = request.fact(Call)
-        rewrite = _Rewrite(layer=self, request=request)
+        rewrite = _Rewrite(layer=self, method=request.method, facts=request.facts)
         if not any(map(presents, call.messages)):
             return Admission(rewrite=rewrite)
-        ownership = self.ownership(request)
+        ownership = self.ownership(request.facts)
         presented = self._presented(request).items()
         standings = {
             one: ownership.standing(key, record) for (one, key), record in zip(presented, results, strict=True)
@@ -104,9 +104,9 @@ class Tasks(StatefulCheck):
             return Admission(rewrite=rewrite)
         return Admission((call._replace(messages=(shown,)),), body=spelled(shown), rewrite=rewrite)
 
-    def ownership(self, request: RequestHead) -> Ownership:
+    def ownership(self, facts: Mapping[type, Any]) -> Ownership:
         """The caller before the records of the store."""
-        return Ownership(self.store, self.ring, request.fact(Principal))
+        return Ownership(self.store, self.ring, facts[Principal])
 
     def _presented(self, request: RequestHead) -> dict[str, str]:
         """The store keys of the ids that the request presents, by id; of the ids that can be one, the first hundred."""
@@ -156,11 +156,12 @@ class _Rewrite(MessageRewrite):
     marks: ClassVar[tuple[bytes, ...]] = (b'"taskId"',)
 
     layer: Tasks
-    request: RequestHead
+    method: str
+    facts: Mapping[type, Any]
 
     def key(self, task: str) -> str:
         """The store key of a task of the resource that the request is for."""
-        return key_of(self.request.fact(Resource), task)
+        return key_of(self.facts[Resource], task)
 
     async def event(self, fields: Fields) -> Fields | None:
         try:
@@ -190,10 +191,10 @@ class _Rewrite(MessageRewrite):
         terms = self._terms(about)
         if terms is None:
             raise Withheld("the app tells of a task whose id is no text, or too long")
-        if _learns(self.request.method, self.request.fact(Call)):
-            foreign = await self.layer.ownership(self.request).bind(terms, self.layer.ttl)
+        if _learns(self.method, self.facts[Call]):
+            foreign = await self.layer.ownership(self.facts).bind(terms, self.layer.ttl)
         else:
-            foreign = terms.keys() - await self.layer.ownership(self.request).own(terms)
+            foreign = terms.keys() - await self.layer.ownership(self.facts).own(terms)
         if foreign:
             raise Withheld("the app tells of a task that is not the caller's")
 
@@ -206,7 +207,7 @@ class _Rewrite(MessageRewrite):
         terms = self._terms(new)
         if terms is None:
             raise rejections.GUARD_FAULT.because("the app made a task whose id is no text, or too long")
-        if terms and await self.layer.ownership(self.request).bind(terms, self.layer.ttl):
+        if terms and await self.layer.ownership(self.facts).bind(terms, self.layer.ttl):
             raise rejections.GUARD_FAULT.because("the app gave out a task that is bound to another principal")
 
     async def _own(self, entries: Sequence[Any]) -> list[Any]:
@@ -219,7 +220,7 @@ class _Rewrite(MessageRewrite):
         if len(ids) > MAX_LISTED:
             raise rejections.GUARD_FAULT.because(f"the app lists more than {MAX_LISTED} tasks on one page")
         keys = {one: self.key(one) for one in ids}
-        own = await self.layer.ownership(self.request).own(keys.values())
+        own = await self.layer.ownership(self.facts).own(keys.values())
         return [
             entry for entry in entries if not listed(entry) or (is_id(entry["taskId"]) and keys[entry["taskId"]] in own)
         ]

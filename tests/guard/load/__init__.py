@@ -1,0 +1,1 @@
+"""Many streams, slow clients, and a server that is told to stop; the large numbers are run by `make load`."""
