@@ -20,6 +20,7 @@ from mcp_guard import StaticKeys, TrustedIssuer, guard, standard
 from mcp_guard.asgi import ASGIApp
 from mcp_guard.auditlog import AuditLog, MemorySink
 from mcp_guard.facts import Resource
+from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.oauth import SigningKeys
 from mcp_guard.profiles import Limits
@@ -168,6 +169,7 @@ class Workers:
     def __init__(self, store: Callable[[], Store], limits: Limits, until_closed: ExitStack) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.keys = SigningKeys([self.key])
+        self.ring = KeyRing.generate()
         self.apps: list[CountingApp] = []
         self.store, self.limits = store, limits
         self.urls = [until_closed.enter_context(serving(self.build)).url for _ in range(2)]
@@ -179,6 +181,7 @@ class Workers:
             resources=[Resource(f"{origin}/mcp", "/mcp")],
             issuers=[trusted],
             store=self.store(),
+            ring=self.ring,
             limits=self.limits,
             audit=AuditLog(MemorySink()),
         )
