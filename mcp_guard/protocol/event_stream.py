@@ -65,7 +65,6 @@ Fields: TypeAlias = list[tuple[bytes, bytes]]
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _END = re.compile(rb"(?>\r\n|\n|\r){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_LONGEST_END = 4
 
 
 @dataclass(slots=True)
@@ -80,8 +79,8 @@ class Blocks:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take a chunk in. Answers the events that are complete now."""
-        # What was there before holds no end of a block; one may begin in its last bytes.
-        searched = max(0, len(self.pending) - _LONGEST_END)
+        # What was there before holds no end of a block; one may begin with its last byte.
+        searched = max(0, len(self.pending) - 1)
         self.pending += chunk
         blocks: list[bytes] = []
         begin = 0
