@@ -25,7 +25,6 @@ class Forward:
     peers: Peers
     home: Home
     started: bool = field(default=False, init=False)
-    asked: bool = field(default=False, init=False)
     gone: bool = field(default=False, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +47,7 @@ class Forward:
             free = await self._relay(link, asking, scope, send)
         finally:
             asking.cancel()
-            self.peers.give_back(self.home, link, free=free and self.asked)
+            self.peers.give_back(self.home, link, free=free)
         if not free and not self.gone:
             if self.started:
                 raise ResponseCut("the worker that holds the session broke off")
@@ -67,7 +66,6 @@ class Forward:
                 for frame in parts(message.get("body", b""), more, Kind.BODY, Kind.BODY_END):
                     link.write(frame)
                     await link.drain()
-                self.asked = self.asked or not more
         except Exception:
             logger.exception("a request cannot be carried on; it is broken off")
             link.abort()

@@ -38,7 +38,7 @@ class Kind(IntEnum):
     CHUNK = 8
     CHUNK_END = 9
     END = 10
-    """The app is done; the connection is free for another request."""
+    """The app is done, whether its response is whole or not; the connection is free for another request."""
 
 
 class Frame(NamedTuple):

@@ -109,15 +109,12 @@ class Owner:
         request = Carried(link, read_request(frame.content))
         self.busy.add(link)
         try:
-            # In a context of its own again: what the app leaves in it is not for the next request.
-            await asyncio.get_running_loop().create_task(self._run(request), context=Context())
+            # In a task of its own, so that what the app makes current is gone with it.
+            await asyncio.create_task(self._run(request))
         finally:
             self.busy.discard(link)
             request.over = True
             link.wake()
-        if request.started and not request.complete:
-            link.abort()
-            return
         link.write(Frame(Kind.END, b""))
         if self.closing:
             link.close()
@@ -133,8 +130,6 @@ class Carried:
     link: Link
     scope: Scope
     more: bool = True
-    started: bool = False
-    complete: bool = False
     over: bool = False
 
     async def receive(self) -> Message:
@@ -152,7 +147,6 @@ class Carried:
     async def send(self, message: Message) -> None:
         """Send a part of the response back. The layers around the app see to the order."""
         if message["type"] == "http.response.start":
-            self.started = True
             refusal = facts_of(self.scope).get(Rejection)
             self.link.write(Frame(Kind.START, write_start(message["status"], list(message["headers"]), refusal)))
         elif message["type"] == "http.response.body":
@@ -161,5 +155,5 @@ class Carried:
                 self.link.write(frame)
                 await self.link.drain()
             if not more:
-                self.complete = self.over = True
+                self.over = True
                 self.link.wake()

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from mcp_guard.affinity import handshake, owner
-from mcp_guard.affinity.frames import Frame, Kind
+from mcp_guard.affinity.frames import HEAD, Frame, Kind
 from mcp_guard.affinity.homes import Home
 from mcp_guard.affinity.link import Link
 from mcp_guard.keyring import KeyRing
@@ -203,6 +203,12 @@ async def test_a_stranger_that_says_nothing_is_sent_away_in_time(monkeypatch: py
     monkeypatch.setattr(owner, "HANDSHAKE_SECONDS", 0.1)
     async with workers(ANYWHERE, CountingApp()) as running:
         assert await say(port_of(running.members[0])) == []
+
+
+async def test_a_stranger_that_announces_much_is_not_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "HANDSHAKE_SECONDS", 60)
+    async with workers(ANYWHERE, CountingApp()) as running:
+        assert await say(port_of(running.members[0]), HEAD.pack(513, Kind.HELLO)) == []
 
 
 async def test_there_is_room_for_so_many_strangers_and_for_workers_again_when_they_left(

@@ -238,14 +238,19 @@ async def test_an_app_that_fails_is_answered_and_audited_as_at_home(folder: Path
     assert records[0]["reason"] == records[1]["reason"]
 
 
-async def test_a_response_before_the_whole_body_is_passed_on_and_the_connection_is_used_again(folder: Path) -> None:
+@pytest.mark.parametrize("size", [1, 500_000])
+async def test_a_response_before_the_whole_body_is_passed_on_and_the_connection_is_used_again(
+    folder: Path, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
     async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(413, JSON))
         await send(body(b"{}"))
 
     async with workers(folder, CountingApp(), hasty) as running:
-        outcomes = [await ask(running.members[0], running.members[1], rpc(name="n" * 500_000)) for _ in range(5)]
+        outcomes = [await ask(running.members[0], running.members[1], rpc(name="n" * size)) for _ in range(5)]
+        assert len(running.members[0].worker.peers.known) == 1
     assert [outcome.status for outcome in outcomes] == [413] * 5
+    assert caplog.text == ""
 
 
 async def test_an_app_that_reads_on_after_its_response_does_not_take_the_next_request(folder: Path) -> None:
@@ -266,6 +271,58 @@ async def test_an_app_that_reads_on_after_its_response_does_not_take_the_next_re
         await until(lambda: len(heard) == 5)
     assert [outcome.status for outcome in outcomes] == [200] * 5
     assert heard == ["http.disconnect"] * 5
+
+
+async def test_an_app_that_answers_nothing_and_reads_on_does_not_take_the_next_request(folder: Path) -> None:
+    heard: list[str] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def lingering(scope: Scope, receive: Receive, send: Send) -> None:
+        async def linger() -> None:
+            heard.append((await receive())["type"])
+
+        if scope["method"] == "POST":
+            tasks.add(asyncio.create_task(linger()))
+            await until(lambda: heard == ["http.request"])
+            tasks.add(asyncio.create_task(linger()))
+            await anyio.sleep(0.01)
+            return
+        await send(start(200, JSON))
+        await send(body(b"{}"))
+
+    async with workers(folder, CountingApp(), lingering) as running:
+        await ask(running.members[0], running.members[1], rpc())
+        assert (await ask(running.members[0], running.members[1], method="GET")).status == 200
+        assert heard == ["http.request", "http.disconnect"]
+
+
+async def test_an_app_that_waits_for_its_client_to_leave_after_its_response_is_let_go(folder: Path) -> None:
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_all(receive)
+        await send(start(200, JSON))
+        await send(body(b"{}"))
+        assert (await receive())["type"] == "http.disconnect"
+
+    async with workers(folder, CountingApp(), waiting) as running:
+        with anyio.fail_after(5):
+            assert (await ask(running.members[0], running.members[1], rpc())).complete
+
+
+async def test_a_server_that_says_the_client_is_gone_when_it_is_answered_costs_no_connection(folder: Path) -> None:
+    """As uvicorn does: `receive` answers with a disconnect as soon as the response is whole."""
+
+    class Served(Client):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if not message.get("more_body", True):
+                self.gone.set()
+                await anyio.sleep(0.01)
+
+    async with workers(folder, CountingApp(), CountingApp()) as running:
+        for _ in range(3):
+            assert (await ask(running.members[0], running.members[1], client=Served())).complete
+            [peer] = running.members[0].worker.peers.known.values()
+            assert len(peer.idle) == 1
 
 
 current: ContextVar[str] = ContextVar("current", default="nobody")
