@@ -81,8 +81,10 @@ def test_an_event_is_given_out_with_its_blank_line_and_not_before(lines: list[by
 def test_a_byte_order_mark_further_in_is_part_of_its_line() -> None:
     cutter = Blocks()
     first, second = cutter.feed(b"\xef\xbb\xbfdata: 1\n\n\xef\xbb\xbfdata: 2\n\n")
+    [third] = cutter.feed(b"\xef\xbb\xbfdata: 3\n\n")
     assert read_fields(first) == [(b"data", b"1")]
     assert data_of(read_fields(second)) is None
+    assert data_of(read_fields(third)) is None
 
 
 def test_an_event_of_many_chunks_is_searched_once() -> None:
