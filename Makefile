@@ -16,7 +16,7 @@ EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extr
 # ARGS is handed to the command a target runs: make demo ARGS="--port 9000".
 ARGS ?=
 
-.PHONY: help venv demo test coverage chromium postgres clients faults soak bench lint format check types imports docs constraints clean
+.PHONY: help venv demo test coverage chromium postgres clients faults load soak bench lint format check types imports docs constraints clean
 
 help:
 	@echo "make demo         serve a guarded MCP server with a login of its own on 127.0.0.1:8765"
@@ -24,6 +24,7 @@ help:
 	@echo "make coverage     run the tests and show the branches none of them takes, where all must be taken"
 	@echo "make clients      run the tests that drive real clients: one from npm, and a browser"
 	@echo "make faults       break the store, the workers and the clock under load, and print the fault table"
+	@echo "make load         hold 10,000 streams, stop with 1,000 open, meet clients that do not read; print what it costs"
 	@echo "make soak         a thousand sessions of all eras on several workers, and half a million races, in about half an hour"
 	@echo "make bench        measure what the guard costs beside the SDK's own authentication"
 	@echo "make check        lint, types and import rules; each alone: lint, types, imports"
@@ -75,6 +76,9 @@ postgres:
 
 clients: $(READY) $(CLIENTS) chromium
 	@$(BIN)/python -m pytest -m clients $(ARGS)
+
+load: $(READY)
+	@$(BIN)/python -m pytest -q -s -m load tests/guard/load $(ARGS)
 
 faults: $(READY) postgres
 	@$(BIN)/python -m pytest tests/guard/faults $(ARGS)
