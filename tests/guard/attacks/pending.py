@@ -9,10 +9,16 @@ from collections.abc import Mapping
 DOS = "tests/guard/attacks/test_dos.py"
 KEYSOURCES = "tests/guard/test_keysources.py"
 RATE = "tests/guard/attacks/test_rate.py"
+STREAMS = "tests/guard/layers/test_streams.py"
 
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "csrf-07": ("tests/guard/oauth/test_consent.py", "csrf-07"),
     "dos-04": ("tests/guard/oauth/test_authorize.py", "dos-04"),
+    "dos-02": ("tests/guard/test_serving.py", "dos-02"),
+    "dos-03": (STREAMS, "dos-03"),
+    "dos-08": ("tests/guard/load/test_slow_clients.py", "dos-08"),
+    "dos-09": ("tests/guard/load/test_idle_streams.py", "dos-09"),
+    "dos-10": ("tests/guard/load/test_shutdown.py", "dos-10"),
     "dos-05": (DOS, "test_dos_05_"),
     "dos-06": (DOS, "test_dos_06_"),
     "http-03": ("tests/guard/layers/test_wire.py", "http-03"),
@@ -33,6 +39,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     **{f"rate-{number:02d}": (RATE, f"test_rate_{number:02d}_") for number in (1, 2, 3, 4, 5, 6, 9, 13)},
     "rate-08": (DOS, "test_rate_08_"),
     "rate-12": (DOS, "test_rate_12_"),
+    **{f"ses-{number}": (STREAMS, f"ses-{number}") for number in ("07", "17", "18")},
     "ses-09": ("tests/end_to_end/test_event_ids.py", "test_ses_09_"),
     **{f"ses-{number}": ("tests/end_to_end/test_sealed_state.py", f"test_ses_{number}_") for number in (22, 23, 24)},
     "ses-25": ("tests/end_to_end/test_owned_handles.py", "test_ses_25_"),
@@ -40,18 +47,13 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
 }
 
 PENDING: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("dos-01", "dos-02", "dos-03", "dos-08", "dos-09", "dos-10", "dos-11"), "comes with the load tests"
-    ),
+    **dict.fromkeys(("dos-01", "dos-11"), "comes with the load tests"),
     "csrf-08": "there is no upstream identity provider in the first form, so there is no callback",
     "http-24": "HTTP/2 needs hypercorn; the corpus runs on uvicorn so far",
     "http-29": "a thousand aborted requests belong with the load tests",
     "jwt-25": "keys of other use or strength are refused by unit tests; the live issuer has one key",
     "jwt-30": "revocation over several workers comes with the shared stores",
-    "ses-07": "a second stream beside an open one is left to the app, which answers 409",
     "ses-15": "proof of possession is not in the first form",
-    "ses-17": "revocation ends open streams with the shared stores",
-    "ses-18": "streams end at the token's expiry with the shared stores",
 }
 
 NUMBERS: Mapping[str, tuple[int, ...]] = {

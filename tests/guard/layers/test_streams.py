@@ -412,6 +412,16 @@ async def test_one_more_stream_than_allowed_is_refused_and_no_other_is_put_out(s
         assert all(one.is_open for one in [*mine, *others])
 
 
+async def test_a_second_stream_of_a_session_leaves_the_first_open(store: CountingStore) -> None:
+    """ses-07"""
+    async with place(store, None, in_session("s-1")) as here:
+        await store.run([Put(session_key("s-1"), b"record", timedelta(hours=1))])
+        first, second = await here.open(), await here.open()
+        await here.turn()
+        assert first.is_open
+        assert second.is_open
+
+
 async def test_a_stream_asked_for_without_saying_so_counts_as_well(store: CountingStore) -> None:
     async with place(store, None) as here:
         for _ in range(LIMIT):
