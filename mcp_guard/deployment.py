@@ -53,7 +53,7 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
         worker=worker,
         route=route,
         audit=_audit_of(settings),
-        limits=Limits(streams=settings.streams_per_principal),
+        limits=Limits(streams=settings.streams_per_principal, local_share=max(4, settings.workers)),
         sessions=settings.session_terms,
         handling=Handling(single_use=frozenset(settings.single_use_tools)),
         trusted_proxies=settings.trusted_proxies,

@@ -35,6 +35,7 @@ from mcp_guard.layers.rate_limit import (
     PER_PRINCIPAL,
     PER_TOOL,
     Limit,
+    Local,
     RateLimit,
     Shared,
     ToolLimit,
@@ -70,6 +71,7 @@ class Limits:
     Each `Limit` is a burst that refills over a period; `tools` are exceptions from `tool` by name, `shared` is what
     callers of one client, tenant or address have in common. `in_flight` is how many requests of one principal a worker
     serves at once, `in_flight_in_all` how many of all; `streams` is how many one principal has open, over all workers.
+    While the store is away each worker makes every limit `local_share` times as small: the number of workers, or more.
     """
 
     address: Limit = PER_ADDRESS
@@ -82,6 +84,7 @@ class Limits:
     in_flight: int = 64
     in_flight_in_all: int = 1000
     streams: int = STREAMS_PER_PRINCIPAL
+    local_share: int = 4
 
 
 @dataclass(frozen=True)
@@ -156,15 +159,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         Intake(),
         Scopes(),
         Revocation(store=state, clock=clock),
-        RateLimit(
-            store=state,
-            principal=limits.principal,
-            tool=limits.tool,
-            tools=limits.tools,
-            connections=limits.connections,
-            address_connections=limits.address_connections,
-            shared=limits.shared,
-        ),
+        _rate_limit(state, limits),
         Session(store=state, ring=keys, terms=sessions, home=nowhere if worker is None else worker.home, clock=clock),
         Tasks(store=state, ring=keys),
         *([Handles(store=state, ring=keys, handles=handling.handles)] if handling.handles else []),
@@ -173,6 +168,19 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         RequestState(ring=keys, single_use=handling.single_use, store=state, clock=clock),
         *([] if worker is None else [Affinity(worker)]),
         Bridge(),
+    )
+
+
+def _rate_limit(store: Store, limits: Limits) -> RateLimit:
+    return RateLimit(
+        store=store,
+        principal=limits.principal,
+        tool=limits.tool,
+        tools=limits.tools,
+        connections=limits.connections,
+        address_connections=limits.address_connections,
+        shared=limits.shared,
+        local=Local(share=limits.local_share),
     )
 
 
