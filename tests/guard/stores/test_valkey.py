@@ -217,8 +217,10 @@ async def test_a_server_that_persists_is_not_warned_of(caplog: pytest.LogCapture
     assert "persists" not in caplog.text
 
 
-async def test_a_replica_is_no_store() -> None:
-    with valkey_server(config=["replicaof 127.0.0.1 1"]) as server, pytest.raises(StoreUnavailable, match="READONLY"):
+@pytest.mark.parametrize("writable", [False, True])
+async def test_a_replica_is_no_store_even_when_it_can_be_written_to(writable: bool) -> None:
+    config = ["replicaof 127.0.0.1 1", f"replica-read-only {'no' if writable else 'yes'}"]
+    with valkey_server(config=config) as server, pytest.raises(StoreUnavailable, match="READONLY"):
         await ValkeyStore(server.url, PATIENT).start()
 
 

@@ -118,12 +118,14 @@ async def test_without_replicas_what_is_of_single_use_is_unavailable_and_the_res
                 store.run([Get("k")]),
                 store.run([Take("k")]),
                 store.run([Claim("c", TTL, 4e9)]),
+                store.run([Put("k3", b"v", TTL, only_if_absent=True)]),
+                store.run([Put("k", b"v", TTL, only_if_equal=b"v")]),
                 store.run([Put("k2", b"v", TTL), Get("k2")]),
                 return_exceptions=True,
             )
         assert outcomes[0] == [b"v"]
-        assert outcomes[3] == [True, b"v"]
-        for outcome in outcomes[1:3]:
+        assert outcomes[5] == [True, b"v"]
+        for outcome in outcomes[1:5]:
             assert isinstance(outcome, StoreUnavailable)
             assert "fewer replicas" in outcome.reason
 
