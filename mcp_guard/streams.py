@@ -33,6 +33,9 @@ TICK_SECONDS: Final = 0.5
 GAP_SECONDS: Final = 0.05
 """The least time between two rounds, so that a flood of announcements does not keep the loop busy."""
 
+PAUSE_SECONDS: Final = 0.001
+"""How long a look at all streams lets others run now and then."""
+
 LEASE: Final = timedelta(seconds=60)
 """How long a place among a principal's streams is kept when the worker that holds it says nothing more."""
 
@@ -141,7 +144,7 @@ class Keeper:
             silent = silence is not None and now - silence >= self.outage_grace.total_seconds()
             for stream in some:
                 self._judge(stream, now, wall, silent=silent)
-            await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     def _judge(self, stream: OpenStream, now: float, wall: float, *, silent: bool) -> None:
         # Both clocks count: one that is stepped back keeps no stream alive.
@@ -185,14 +188,15 @@ class Keeper:
                 self.left.pop(leave, None)
 
     async def _ask_whether_revoked(self) -> None:
-        streams = _grouped((stream.principal, stream) for stream in self.streams)
-        for some in _batches(streams, AT_ONCE // 4):
-            asked = [(principal, questions(principal)) for principal in some]
+        # A token is asked about once, however many streams it opened.
+        streams = _grouped((stream.principal.token_fingerprint, stream) for stream in self.streams)
+        for some in _batches(streams.values(), AT_ONCE // 4):
+            asked = [(opened, questions(opened[0].principal)) for opened in some]
             results = iter(await self.store.run([question for _, each in asked for question in each]))
-            for principal, each in asked:
-                found = refused(principal, list(islice(results, len(each))))
+            for opened, each in asked:
+                found = refused(opened[0].principal, list(islice(results, len(each))))
                 if found is not None:
-                    _end(streams[principal], f"the {found.kind} behind an open stream was revoked")
+                    _end(opened, f"the {found.kind} behind an open stream was revoked")
 
     async def _ask_for_sessions(self) -> None:
         streams = _grouped((stream.session, stream) for stream in self.streams if stream.session is not None)

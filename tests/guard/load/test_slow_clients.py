@@ -9,7 +9,6 @@ import pytest
 from tests.guard.load.clients import Streams, Target, allow_open_files, percentile, report, running
 
 GROWTH_MIB = 20.0
-SLOWER_CALLS_AT_MOST = 2.0
 CUT_WITHIN_SECONDS = 40.0
 SMALL_BUFFER_BYTES = 4096
 
@@ -57,4 +56,3 @@ def test_clients_that_do_not_read_cost_little_and_are_cut_off(tmp_path: Path) ->
     assert left == 0
     assert cut_after <= CUT_WITHIN_SECONDS
     assert growth <= GROWTH_MIB
-    assert percentile(beside, 0.99) <= SLOWER_CALLS_AT_MOST * percentile(alone, 0.99)
