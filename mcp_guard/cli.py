@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--head", metavar="SEQ:HASH", help="a head kept elsewhere, which the chain must contain")
     check.set_defaults(run=run_audit_verify)
 
+    add_state_commands(commands)
+    return top
+
+
+def add_state_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The commands that work on the state that workers share."""
     keys = commands.add_parser("keys", help="work on the key ring that workers share")
     new = keys.add_subparsers(required=True, metavar="COMMAND").add_parser("new", help="print a new key")
     new.set_defaults(run=run_keys_new)
@@ -87,7 +93,6 @@ def parser() -> argparse.ArgumentParser:
     tasks.add_parser("status", help="print the version, the rows of each table and the last cleanup")
     tasks.add_parser("cleanup", help="remove what has expired, once")
     database.set_defaults(run=run_db)
-    return top
 
 
 def run_demo(options: argparse.Namespace) -> int:

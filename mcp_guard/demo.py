@@ -93,29 +93,8 @@ def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host:
     Raises:
         ConfigurationError: a user's name or password cannot be used.
     """
-    origin = f"http://{host}:{port}"
-    store = MemoryStore()
-    mcp, sse = f"{origin}/mcp", f"{origin}/sse"
-    # One server's two transports: a token for either is welcome at both, because the operator says so here.
-    streamable = Resource(
-        mcp,
-        "/mcp",
-        aliases=frozenset({sse}),
-        scopes=frozenset({"mcp:tools"}),
-        tool_scopes={"reset": frozenset({"mcp:admin"})},
-        name="mcp-guard demo",
-    )
-    events = replace(
-        streamable,
-        url=sse,
-        path="/sse",
-        messages="/messages/",
-        aliases=frozenset({mcp}),
-        name="mcp-guard demo (HTTP+SSE)",
-    )
-    # A neighbour on the same host and with the same issuer, whose tokens are its own.
-    neighbour = Resource(f"{origin}/clock", "/clock", scopes=frozenset({"mcp:tools"}), name="mcp-guard demo clock")
-    resources = (streamable, events, neighbour)
+    origin, store = f"http://{host}:{port}", MemoryStore()
+    resources = demo_resources(origin)
     server = AuthorizationServer(
         issuer=origin,
         store=store,
@@ -134,6 +113,31 @@ def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host:
         sessions=DEMO_SESSIONS,
     )
     return Demo(guard(demo_server(), *layers), origin, users)
+
+
+def demo_resources(origin: str) -> tuple[Resource, ...]:
+    """The endpoints of the demo: two transports of one server, and a neighbour with the same issuer."""
+    mcp, sse = f"{origin}/mcp", f"{origin}/sse"
+    # One server's two transports: a token for either is welcome at both, because the operator says so here.
+    streamable = Resource(
+        mcp,
+        "/mcp",
+        aliases=frozenset({sse}),
+        scopes=frozenset({"mcp:tools"}),
+        tool_scopes={"reset": frozenset({"mcp:admin"})},
+        name="mcp-guard demo",
+    )
+    events = replace(
+        streamable,
+        url=sse,
+        path="/sse",
+        messages="/messages/",
+        aliases=frozenset({mcp}),
+        name="mcp-guard demo (HTTP+SSE)",
+    )
+    # The neighbour's tokens are its own.
+    neighbour = Resource(f"{origin}/clock", "/clock", scopes=frozenset({"mcp:tools"}), name="mcp-guard demo clock")
+    return (streamable, events, neighbour)
 
 
 def parse_users(text: str) -> Mapping[str, Secret]:
