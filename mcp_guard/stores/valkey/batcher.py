@@ -153,16 +153,20 @@ class Batcher:
 
         Answers whether the server carried out anything.
         """
-        trip = Trip(grouped(batch), self.replicas)
-        await trip.make(await self._linked(), RUN)
+        trip = await self._made(grouped(batch), whole=False)
         if not trip.undone:
             return trip.answered
-        if trip.moved_on:
-            await self._drop()
-        second = Trip(trip.undone, self.replicas)
-        await second.make(await self._linked(), RUN, whole=True)
+        second = await self._made(trip.undone, whole=True)
         fail(batch, Unsent("valkey: READONLY"))
         return trip.answered or second.answered
+
+    async def _made(self, groups: Sequence[Group], *, whole: bool) -> Trip:
+        """A round trip. When the server may not be the primary any more, the next one looks for it."""
+        trip = Trip(groups, self.replicas)
+        await trip.make(await self._linked(), RUN, whole=whole)
+        if trip.moved_on:
+            await self._drop()
+        return trip
 
     async def _linked(self) -> Link:
         """The connection, made anew when there is none.

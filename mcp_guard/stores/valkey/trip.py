@@ -76,8 +76,8 @@ class Trip:
     async def make(self, link: Link, run: Script, *, whole: bool = False) -> None:
         """Send the calls and hand out the replies. `whole` sends the script itself and not its digest.
 
-        Afterwards `undone` are the groups that may be sent again, `moved_on` whether the server is a replica now, and
-        `answered` whether it carried out a call, or knows who does.
+        Afterwards `undone` are the groups that may be sent again, `moved_on` whether the server is a replica now or
+        lacks its replicas, and `answered` whether it carried out a call, or knows who does.
 
         Raises:
             ValkeyError, OSError: the connection failed; nobody may take another reply from it.
@@ -146,4 +146,5 @@ class Trip:
             if isinstance(count, int) and count >= self.replicas:
                 asked.settle(results)
             else:
+                self.moved_on = True
                 asked.fail(StoreUnavailable("valkey: fewer replicas than required have the write"))

@@ -130,6 +130,19 @@ async def test_without_replicas_what_is_of_single_use_is_unavailable_and_the_res
             assert "fewer replicas" in outcome.reason
 
 
+async def test_a_primary_that_its_replicas_have_left_is_looked_for_anew() -> None:
+    """A failover leaves the old primary a primary for a while, alone."""
+    with valkey_server() as old, replica_of(old) as new, TcpProxy(old.port) as proxy:
+        async with running(f"valkey://127.0.0.1:{proxy.port}", timedelta(seconds=1), replicas=1) as store:
+            assert await store.run([Claim("c", TTL, 4e9)]) == [True]
+            new.command("REPLICAOF", "NO", "ONE")
+            with replica_of(new):
+                move(proxy, new)
+                with pytest.raises(StoreUnavailable, match="fewer replicas"):
+                    await store.run([Claim("d", TTL, 4e9)])
+                assert await store.run([Claim("d", TTL, 4e9)]) == [True], "the new one has never heard of it"
+
+
 async def test_waiting_for_replicas_is_part_of_the_round_trip() -> None:
     with valkey_server() as primary, replica_of(primary), TcpProxy(primary.port) as proxy:
         async with running(f"valkey://127.0.0.1:{proxy.port}", replicas=1) as store:
