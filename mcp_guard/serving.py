@@ -3,9 +3,13 @@
 Its own reading of forwarding fields is off, it names no version, it keeps no log of requests (URLs can hold secrets),
 and trailers stay trailers. It is given what it lacks: a bound on the time that the head of a request takes, an end for
 connections of clients that do not read, and a shutdown that the app hears of in time.
+
+It has its process to itself. What is there when it has started stays, so Python's cycle collector is told to leave that
+alone (`gc.freeze`): requests then wait less for collections. Cycles among it that come apart later are never freed.
 """
 
 import asyncio
+import gc
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
@@ -63,6 +67,11 @@ class Server(uvicorn.Server):
 
     uvicorn alone says so after it has waited, and an open stream would be waited for in vain.
     """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         drain = getattr(self.config.loaded_app, "drain", None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -148,3 +149,28 @@ def test_h11_stands_in_where_httptools_is_missing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "uvicorn.protocols.http.httptools_impl", None)
     assert issubclass(web.http_protocol(), H11Protocol)
     assert issubclass(web.http_protocol(), web.Bounded)
+
+
+FREEZING = """
+import asyncio, gc
+from mcp_guard.serving import Server, configuration
+
+async def main():
+    server = Server(configuration(lambda scope: None, lifespan="off", port=0))
+    before = gc.get_freeze_count()
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    print(before, gc.get_freeze_count())
+    server.should_exit = True
+    await running
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_there_when_the_server_has_started_is_no_work_for_the_collector() -> None:
+    said = subprocess.run([sys.executable, "-c", FREEZING], capture_output=True, text=True, timeout=60, check=True)
+    before, after = map(int, said.stdout.split())
+    assert before == 0
+    assert after > 10_000
