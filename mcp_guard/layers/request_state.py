@@ -10,8 +10,9 @@ hands the body on.
 The app's state is encrypted, so that it tells a client nothing, and reaches the app as it was; the body is otherwise
 handed on byte for byte. An app that seals its state itself may go on doing so. What a state is bound to, and which
 requests are the same, is said in `mcp_guard.protocol.sealed_state`. Only requests of 2026-07-28 are concerned, and of
-them `tools/call`, `prompts/get` and `resources/read`; the responses to others pass as they are. A state that is no text
-or longer than 64 KiB ends the response unfinished.
+them `tools/call`, `prompts/get` and `resources/read`; the responses to others pass as they are. Older revisions have no
+such state: a call of theirs that carries one is refused, because an app may read it in any revision. A state that is no
+text or longer than 64 KiB ends the response unfinished.
 
 A state that may be used once is used up when its request is handed to the app, whatever the app makes of it. Whether it
 was used is remembered in the store; without an answer of the store the request is refused with `unavailable` (503).
@@ -37,6 +38,7 @@ from mcp_guard.protocol.sealed_state import (
     Opened,
     StateError,
     binding,
+    is_state,
     presented,
     seal,
     splice,
@@ -79,10 +81,13 @@ class RequestState(Check):
 
     async def admit(self, request: RequestHead) -> Admission:
         call = request.fact(Call)
-        # A modern body is one message.
-        if not call.modern or not call.messages or call.messages[0].method not in METHODS:
+        concerned = [message for message in call.messages if message.method in METHODS]
+        if not concerned:
             return ADMITTED
-        message = call.messages[0]
+        if not call.modern:
+            return _without_state(concerned)
+        # A modern body is one message.
+        message = concerned[0]
         principal, resource = request.fact(Principal), request.fact(Resource)
         sealing = _Sealing(self, principal, resource, message)
         try:
@@ -109,6 +114,18 @@ class RequestState(Check):
         claim = Claim(f"mcp:state:{opened.identifier.hex()}", left + CLOCKS_APART, opened.issued)
         if await store.run([claim]) != [True]:
             raise rejections.STATE_INVALID.because("requestState may be used once, and was used")
+
+
+def _without_state(messages: Sequence[RpcMessage]) -> Admission:
+    """Let messages of an older revision through, which carry no state.
+
+    Raises:
+        Rejection: one of them does.
+    """
+    for message in messages:
+        if any(is_state(name) for name in message.params):
+            raise rejections.STATE_INVALID.because("requestState in a revision that has none")
+    return ADMITTED
 
 
 @dataclass(eq=False)

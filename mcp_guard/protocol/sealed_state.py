@@ -66,6 +66,11 @@ def binding(principal: Principal, resource: Resource, message: RpcMessage) -> Bi
     return (principal.owner, resource.url.encode(), what.encode(), hashlib.sha256(canonical.encode()).digest())
 
 
+def is_state(name: str) -> bool:
+    """Whether a member of params is `requestState`, or a name that a lenient reader takes for it."""
+    return name.replace("_", "").casefold() == _FOLDED
+
+
 def presented(params: Mapping[str, Any]) -> str | None:
     """The seal in the params of a request, None when there is none.
 
@@ -73,7 +78,7 @@ def presented(params: Mapping[str, Any]) -> str | None:
         StateError: it is no text, or it is under a name that a lenient reader takes for `requestState`.
     """
     for name in params:
-        if name != MEMBER and name.replace("_", "").casefold() == _FOLDED:
+        if name != MEMBER and is_state(name):
             raise StateError("a member of params is requestState in another spelling")
     if MEMBER not in params:
         return None

@@ -375,10 +375,23 @@ async def test_other_methods_pass_as_they_are(app: Asker, place: Place, method: 
 async def test_older_revisions_pass_as_they_are(app: Asker, place: Place) -> None:
     result = {"resultType": "input_required", "requestState": "plain"}
     app.results = [result]
-    outcome = await place.ask(modern=False, _meta={}, requestState="plain")
+    outcome = await place.ask(modern=False, _meta={}, arguments={"requestState": "plain"})
     assert message_of(outcome)["result"] == result
-    assert app.bodies[-1]["params"]["requestState"] == "plain"
+    assert app.bodies[-1]["params"]["arguments"] == {"requestState": "plain"}
     assert outcome.value(b"content-length") is not None, "the response is not looked at"
+
+
+@pytest.mark.parametrize("name", ["requestState", "request_state", "RequestState"])
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
+async def test_an_older_revision_is_no_way_to_present_a_forged_state(
+    app: Asker, place: Place, method: str, name: str
+) -> None:
+    forged: dict[str, Any] = {name: STATE}
+    is_refused(await place.ask(method=method, modern=False, _meta={}, **forged))
+    alone = json.loads(request(method, _meta={}, **forged))
+    outcome = await place.ask(modern=False, data=json.dumps([json.loads(request(_meta={})), alone]).encode())
+    assert outcome.status == 400
+    assert app.bodies == []
 
 
 async def test_a_request_without_a_body_passes(clock: ManualClock) -> None:
