@@ -143,4 +143,5 @@ def _is_event_stream(headers: RawHeaders) -> bool:
 
 def _only_listens(request: RequestHead) -> bool:
     call = request.get(Call)
-    return request.method == "GET" or (call is not None and any(one.method == LISTEN for one in call.messages))
+    messages = () if call is None else call.messages
+    return request.method == "GET" or (bool(messages) and all(one.method == LISTEN for one in messages))

@@ -194,11 +194,12 @@ async def test_a_request_that_is_cancelled_leaves() -> None:
         ({"method": "GET"}, EVENTS, 0),
         ({"data": rpc("subscriptions/listen")}, EVENTS, 0),
         ({"data": rpc("tools/call")}, EVENTS, 1),
+        ({"data": b"[" + rpc("subscriptions/listen") + b"," + rpc("tools/call") + b"]"}, EVENTS, 1),
         ({"method": "GET"}, (b"content-type", b"text/html"), 1),
         ({"method": "DELETE"}, EVENTS, 1),
         ({"data": rpc("subscriptions/listen")}, (b"content-type", b"application/json"), 1),
     ],
-    ids=["stream", "listen", "streamed answer", "page", "delete", "no stream"],
+    ids=["stream", "listen", "streamed answer", "streamed batch", "page", "delete", "no stream"],
 )
 async def test_a_stream_that_only_listens_leaves_when_it_begins(
     request_: dict[str, Any], headers: tuple[bytes, bytes], in_flight: int
@@ -275,6 +276,16 @@ async def test_every_call_of_a_batch_counts_and_all_or_none_begin() -> None:
     async with place.holding(app, 1, data=json.dumps([call, unnamed, call]).encode()):
         assert flight(limits).total == 2
         assert (await place.ask(rpc(name="report"))).status == 429
+    assert flight(limits).total == 0
+
+
+async def test_a_subscription_beside_calls_in_a_batch_does_not_make_them_leave_early() -> None:
+    app, limits = Slow((EVENTS,)), ToolConcurrency({"report": 2})
+    place = Place(app, limits)
+    batch = b"[" + rpc("subscriptions/listen") + b"," + rpc(name="report", request_id=2) + b"]"
+    async with place.holding(app, 2, data=batch):
+        assert flight(limits).total == 2
+        assert (await place.ask(batch)).status == 429
     assert flight(limits).total == 0
 
 
