@@ -248,7 +248,8 @@ class Bill(NamedTuple):
 def _opens_connection(request: RequestHead, call: Call) -> bool:
     """Whether a session or a stream outside a session is about to be created."""
     in_session = request.value(b"mcp-session-id") is not None and not call.modern
-    if request.method == "GET":
+    # Servers that answer HEAD as they answer GET are not to be used around the bound.
+    if request.method in {"GET", "HEAD"}:
         return not in_session
     return not (call.modern or in_session) and any(message.method == "initialize" for message in call.messages)
 

@@ -219,7 +219,9 @@ async def test_the_name_of_a_tool_goes_into_no_key_as_it_came(store: CountingSto
 INITIALIZE = rpc("initialize")
 
 
-@pytest.mark.parametrize("request_", [{"data": INITIALIZE}, {"method": "GET"}], ids=["initialize", "stream"])
+@pytest.mark.parametrize(
+    "request_", [{"data": INITIALIZE}, {"method": "GET"}, {"method": "HEAD"}], ids=["initialize", "stream", "head"]
+)
 async def test_new_connections_of_a_principal_are_limited(store: CountingStore, request_: dict[str, Any]) -> None:
     place = Place(store, connections=Limit(10, MINUTE))
     assert await place.passing(15, **request_) == 10
