@@ -8,14 +8,20 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import affinity, in_process, whole_server
+from tests.benchmarks import affinity, in_process, many, round_trips, whole_server, workers
 from tests.benchmarks.in_process import Row
 
 
 async def measure() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        rows = await in_process.measure(Path(folder) / "audit.jsonl")
-        return [*rows, *await whole_server.measure(Path(folder)), *await affinity.measure()]
+        return [
+            *await in_process.measure(Path(folder) / "audit.jsonl"),
+            *await round_trips.measure(Path(folder)),
+            *await whole_server.measure(Path(folder)),
+            *await many.measure(),
+            *await workers.measure(),
+            *await affinity.measure(),
+        ]
 
 
 def shown(row: Row) -> str:

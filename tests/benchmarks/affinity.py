@@ -7,7 +7,6 @@ alike. The processors' time is that of both workers.
 
 import asyncio
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -16,13 +15,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.benchmarks.in_process import Row
+from tests.benchmarks.timing import processor_seconds
 from tests.benchmarks.whole_server import answer
 from tests.guard.affinity.process import Process, Speaker, call, deployment, speaking
 from tests.support.valkey_server import valkey_server
 
 CALLS = 100
 SLICES = 8
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 async def measure() -> list[Row]:
@@ -64,18 +63,16 @@ class Asked:
     async def slice(self) -> None:
         """A few calls, one after the other, on one connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        before = sum(map(processor_seconds, self.workers))
+        before = self.busy_until_now()
         for _ in range(CALLS):
             began = time.perf_counter()
             writer.write(self.request)
             await answer(reader)
             self.times.append(time.perf_counter() - began)
-        self.busy.append(sum(map(processor_seconds, self.workers)) - before)
+        self.busy.append(self.busy_until_now() - before)
         writer.close()
         await writer.wait_closed()
 
-
-def processor_seconds(worker: Process) -> float:
-    """How long a process has been on a processor (proc(5): utime and stime)."""
-    fields = Path(f"/proc/{worker.popen.pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    def busy_until_now(self) -> float:
+        """How long all workers have been on a processor, in seconds."""
+        return sum(processor_seconds(worker.popen.pid) for worker in self.workers)

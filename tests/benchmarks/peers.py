@@ -1,4 +1,6 @@
-"""The deployments that are compared: bare, behind the guard, and behind the SDK's own authentication with PyJWT."""
+"""The deployments that are compared: bare, behind the guard, behind the SDK's own authentication with PyJWT, and after
+three questions to Valkey.
+"""
 
 import json
 import time
@@ -6,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import valkey.asyncio
 from cryptography.hazmat.primitives.asymmetric import ec
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
@@ -17,11 +20,13 @@ from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, FileSink
 from mcp_guard.demo import DEMO_LIMITS
 from mcp_guard.facts import Resource
+from mcp_guard.keyring import KeyRing
 from mcp_guard.keysources import StaticKeys
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.layers.token import TrustedIssuer
 from mcp_guard.profiles import Limits, standard
 from mcp_guard.stack import Guard, guard
+from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
 
 ISSUER = "https://as.example.com"
@@ -58,12 +63,13 @@ class Keys:
         return {"keys": [{**member, "kid": KID, "use": "sig", "alg": "ES256"}]}
 
 
-def guarded(app: ASGIApp, url: str, keys: Keys, audit: Path) -> Guard:
-    """`app` behind the whole default stack, audit to a file."""
+def guarded(app: ASGIApp, url: str, keys: Keys, audit: Path, store: Store | None = None) -> Guard:
+    """`app` behind the whole default stack, audit to a file; state in memory unless there is a `store`."""
     layers = standard(
         resources=(Resource(url, "/mcp", scopes=frozenset({"mcp:tools"})),),
         issuers=(TrustedIssuer(ISSUER, StaticKeys(keys.jwks())),),
-        store=MemoryStore(),
+        store=MemoryStore() if store is None else store,
+        ring=KeyRing.generate(),
         audit=AuditLog(FileSink(audit)),
         limits=PLENTY_OF_ALL,
     )
@@ -113,6 +119,18 @@ def sdk_auth(app: ASGIApp, url: str, keys: Keys) -> ASGIApp:
     return outer
 
 
+def after_three_trips(app: ASGIApp, store: str) -> ASGIApp:
+    """`app` as it is when Valkey is asked for three things one after the other, each through the pool of valkey-py."""
+    client = valkey.asyncio.Valkey.from_url(store)
+
+    async def asking(scope: Scope, receive: Receive, send: Send) -> None:
+        for key in ("revoked", "limit", "session"):
+            await client.get(key)
+        await app(scope, receive, send)
+
+    return asking
+
+
 BODY = json.dumps(
     {
         "jsonrpc": "2.0",
@@ -149,6 +167,38 @@ def headers(authority: str, token: str | None) -> list[tuple[bytes, bytes]]:
     return fields
 
 
+LEGACY = "2025-06-18"
+INITIALIZE = json.dumps(
+    {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}},
+    }
+).encode()
+LEGACY_CALL = json.dumps(
+    {
+        "jsonrpc": "2.0",
+        "id": 2,
+        "method": "tools/call",
+        "params": {"name": "add", "arguments": {"a": 1, "b": 2}, "padding": "x" * 700},
+    }
+).encode()
+
+
+def legacy_headers(authority: str, token: str, body: bytes, session: str | None = None) -> list[tuple[bytes, bytes]]:
+    """The header fields of a request of 2025-06-18, in a session or before it."""
+    fields = [
+        (b"host", authority.encode()),
+        (b"content-type", b"application/json"),
+        (b"accept", b"application/json, text/event-stream"),
+        (b"content-length", str(len(body)).encode()),
+        (b"mcp-protocol-version", LEGACY.encode()),
+        (b"authorization", b"Bearer " + token.encode()),
+    ]
+    return fields if session is None else [*fields, (b"mcp-session-id", session.encode())]
+
+
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     """An app that reads its body and says OK."""
     await receive()
@@ -156,11 +206,26 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"{}"})
 
 
+class Minting:
+    """An app that answers as `bare` does, and opens a session for each `initialize`; `opened` are their ids."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fields = [(b"content-type", b"application/json")]
+        if b'"initialize"' in (await receive())["body"]:
+            self.opened.append(f"{len(self.opened):032x}")
+            fields.append((b"mcp-session-id", self.opened[-1].encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
 class Exchange:
     """One request to an app in process, again and again."""
 
-    def __init__(self, app: ASGIApp, fields: list[tuple[bytes, bytes]], expected: int) -> None:
-        self._app, self._fields, self._expected = app, fields, expected
+    def __init__(self, app: ASGIApp, fields: list[tuple[bytes, bytes]], expected: int, body: bytes = BODY) -> None:
+        self._app, self._fields, self._expected, self._body = app, fields, expected, body
 
     async def __call__(self) -> None:
         scope = {
@@ -180,7 +245,7 @@ class Exchange:
         status = 0
 
         async def receive() -> Message:
-            return {"type": "http.request", "body": BODY, "more_body": False}
+            return {"type": "http.request", "body": self._body, "more_body": False}
 
         async def send(message: Message) -> None:
             nonlocal status

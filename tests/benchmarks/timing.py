@@ -1,11 +1,14 @@
-"""Timing of in-process calls: rounds in turn, so that drift of the machine falls on all alike; medians."""
+"""Timing of calls in process, in rounds in turn, so that drift of the machine falls on all alike; and of processes."""
 
 import gc
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 ROUNDS = 9
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 async def microseconds(
@@ -33,3 +36,9 @@ async def loop(call: Callable[[], Awaitable[None]], calls: int) -> float:
     for _ in range(calls):
         await call()
     return (time.perf_counter() - began) / calls * 1e6
+
+
+def processor_seconds(pid: int) -> float:
+    """How long a process has been on a processor (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND

@@ -10,51 +10,70 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.benchmarks.in_process import Row
 from tests.benchmarks.peers import BODY, headers
+from tests.benchmarks.timing import processor_seconds
 
 CONNECTIONS = 8
 SLICE_SECONDS = 1.5
 SLICES = 5
-KINDS = ("bare", "guard", "sdk")
+
+
+class Slice(NamedTuple):
+    """What came of one slice: requests per second, and seconds of the server's processor for each request."""
+
+    rate: float
+    busy: float
 
 
 async def measure(folder: Path) -> list[Row]:
     """Measure B4; `folder` takes the audit file."""
-    servers = {kind: Server(kind, folder) for kind in KINDS}
-    try:
-        for server in servers.values():
-            server.wait()
-        rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        for kind, server in servers.items():
-            await load(server, SLICE_SECONDS / 3)
-            del kind
-        for _ in range(SLICES):
-            for kind, server in servers.items():
-                rates[kind].append(await load(server, SLICE_SECONDS))
-    finally:
-        for server in servers.values():
-            server.stop()
+    slices = await in_turn(("bare", "guard", "sdk", "collected"), folder)
+    rates = {kind: [one.rate for one in of_kind] for kind, of_kind in slices.items()}
     median = {kind: statistics.median(values) for kind, values in rates.items()}
-    ratio = statistics.median(g / b for g, b in zip(rates["guard"], rates["bare"], strict=True))
-    sdk_ratio = statistics.median(s / b for s, b in zip(rates["sdk"], rates["bare"], strict=True))
+
+    def against(kind: str, other: str) -> float:
+        return statistics.median(one / two for one, two in zip(rates[kind], rates[other], strict=True))
+
     unbounded = float("-inf")
     return [
         Row("B4 real SDK tools/call on uvicorn, unguarded", median["bare"], "req/s", unbounded, at_least=True),
         Row("B4 the same behind the guard", median["guard"], "req/s", unbounded, at_least=True),
         Row("B4 the same behind the SDK's own auth", median["sdk"], "req/s", unbounded, at_least=True),
-        Row("B4 guard / unguarded", ratio, "×", 0.94, at_least=True),
-        Row("B4 SDK auth / unguarded", sdk_ratio, "×", unbounded, at_least=True),
+        Row("B4 guard / unguarded", against("guard", "bare"), "×", 0.94, at_least=True),
+        Row("B4 SDK auth / unguarded", against("sdk", "bare"), "×", unbounded, at_least=True),
+        Row("B4 unguarded with gc.freeze / without", against("bare", "collected"), "×", unbounded, at_least=True),
     ]
+
+
+async def in_turn(
+    kinds: Sequence[str], folder: Path, store: str = "", connections: int = CONNECTIONS, seconds: float = SLICE_SECONDS
+) -> dict[str, list[Slice]]:
+    """Load a server of each kind in slices, the servers in turn. All run at the same time."""
+    servers = {kind: Server(kind, folder, store) for kind in kinds}
+    try:
+        for server in servers.values():
+            server.wait()
+            await load(server, seconds / 3, connections)
+        slices: dict[str, list[Slice]] = {kind: [] for kind in kinds}
+        for _ in range(SLICES):
+            for kind, server in servers.items():
+                slices[kind].append(await load(server, seconds, connections))
+    finally:
+        for server in servers.values():
+            server.stop()
+    return slices
 
 
 class Server:
     """One server process; it prints its port and a token."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
-        command = [sys.executable, "-m", "tests.benchmarks.server", kind, str(folder / f"{kind}.jsonl")]
+    def __init__(self, kind: str, folder: Path, store: str) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.server", kind, str(folder / f"{kind}.jsonl"), store]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
         self.port = 0
         self.token = ""
@@ -75,6 +94,10 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    def busy(self) -> float:
+        """How long it has been on a processor, in seconds."""
+        return processor_seconds(self._process.pid)
+
     def request(self) -> bytes:
         """The call, as bytes."""
         fields = headers(f"127.0.0.1:{self.port}", self.token)
@@ -82,12 +105,11 @@ class Server:
         return b"\r\n".join(lines) + b"\r\n\r\n" + BODY
 
 
-async def load(server: Server, seconds: float) -> float:
-    """Requests per second over `seconds`."""
-    end = time.perf_counter() + seconds
-    began = time.perf_counter()
-    counts = await asyncio.gather(*(drive(server, end) for _ in range(CONNECTIONS)))
-    return sum(counts) / (time.perf_counter() - began)
+async def load(server: Server, seconds: float, connections: int) -> Slice:
+    """Ask for `seconds`, with one request in flight on each connection."""
+    before, began = server.busy(), time.perf_counter()
+    count = sum(await asyncio.gather(*(drive(server, began + seconds) for _ in range(connections))))
+    return Slice(count / (time.perf_counter() - began), (server.busy() - before) / count)
 
 
 async def drive(server: Server, end: float) -> int:
