@@ -8,7 +8,7 @@ store holds it up, and one that asks the store.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +19,7 @@ from mcp_guard.clock import Clock
 from mcp_guard.facts import Principal
 from mcp_guard.failures import Unavailable
 from mcp_guard.layer import Outgoing
-from mcp_guard.revocation import questions, refused
+from mcp_guard.revocation import GRANT_PREFIX, PREFIX, questions, refused
 from mcp_guard.stores.base import Enter, Get, Leave, Store
 
 logger = logging.getLogger("mcp_guard")
@@ -38,6 +38,9 @@ PAUSE_SECONDS: Final = 0.001
 
 LEASE: Final = timedelta(seconds=60)
 """How long a place among a principal's streams is kept when the worker that holds it says nothing more."""
+
+REVOCATIONS: Final = (PREFIX, GRANT_PREFIX)
+"""What the keys of revocations begin with; others that are announced are of sessions."""
 
 AT_ONCE: Final = 256
 """Streams that are looked at without letting others run, and the most that one batch asks the store about."""
@@ -76,7 +79,7 @@ class Keeper:
     draining: bool = field(default=False, init=False)
     _tasks: tuple[asyncio.Task[None], ...] = field(default=(), init=False)
     _woken: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    _announced: bool = field(default=False, init=False)
+    _heard: set[str] = field(default_factory=set, init=False)
     _next_recheck: float = field(default=0.0, init=False)
     _next_renewal: float = field(default=0.0, init=False)
     _unanswered_since: float | None = field(default=None, init=False)
@@ -125,8 +128,8 @@ class Keeper:
         self._woken.set()
 
     def hear(self, message: bytes) -> None:
-        """Something was revoked: ask about all streams now."""
-        self._announced = True
+        """A key was written or removed: ask now about the streams that it concerns, and about no other."""
+        self._heard.add(message.decode("ascii", "replace"))
         self._woken.set()
 
     def drain(self) -> None:
@@ -166,14 +169,17 @@ class Keeper:
         """
         await self._give_back()
         now = self.clock.monotonic()
-        if self._announced or now >= self._next_recheck:
-            self._announced, self._next_recheck = False, now
+        is_due, heard = now >= self._next_recheck, self._heard
+        if is_due or heard:
+            # Without an answer all streams are asked about the next time.
+            then, self._next_recheck, self._heard = self._next_recheck, now, set()
             if self._unanswered_since is None:
                 self._unanswered_since = now
-            await self._ask_whether_revoked()
-            await self._ask_for_sessions()
+            streams = tuple(self.streams) if is_due else await self._concerned(heard)
+            await self._ask_whether_revoked(streams)
+            await self._ask_for_sessions(streams)
             self._unanswered_since = None
-            self._next_recheck = now + self.recheck.total_seconds()
+            self._next_recheck = now + self.recheck.total_seconds() if is_due else then
         if now >= self._next_renewal:
             await self._keep_places()
             self._next_renewal = now + LEASE.total_seconds() / 3
@@ -187,9 +193,23 @@ class Keeper:
             for leave in some:
                 self.left.pop(leave, None)
 
-    async def _ask_whether_revoked(self) -> None:
+    async def _concerned(self, keys: Set[str]) -> Sequence[OpenStream]:
+        """The streams that one of the keys is about. Most keys are of sessions, so principals are looked at last."""
+        revoked = {key for key in keys if key.startswith(REVOCATIONS)}
+        found: list[OpenStream] = []
+        for some in _batches(self.streams):
+            found += [
+                stream
+                for stream in some
+                if stream.session in keys
+                or (revoked and any(question.key in revoked for question in questions(stream.principal)))
+            ]
+            await asyncio.sleep(0)
+        return found
+
+    async def _ask_whether_revoked(self, asked_about: Sequence[OpenStream]) -> None:
         # A token is asked about once, however many streams it opened.
-        streams = _grouped((stream.principal.token_fingerprint, stream) for stream in self.streams)
+        streams = _grouped((stream.principal.token_fingerprint, stream) for stream in asked_about)
         for some in _batches(streams.values(), AT_ONCE // 4):
             asked = [(opened, questions(opened[0].principal)) for opened in some]
             results = iter(await self.store.run([question for _, each in asked for question in each]))
@@ -198,8 +218,8 @@ class Keeper:
                 if found is not None:
                     _end(opened, f"the {found.kind} behind an open stream was revoked")
 
-    async def _ask_for_sessions(self) -> None:
-        streams = _grouped((stream.session, stream) for stream in self.streams if stream.session is not None)
+    async def _ask_for_sessions(self, asked_about: Sequence[OpenStream]) -> None:
+        streams = _grouped((stream.session, stream) for stream in asked_about if stream.session is not None)
         for some in _batches(streams):
             for session, record in zip(some, await self.store.run([Get(key) for key in some]), strict=True):
                 if record is None:

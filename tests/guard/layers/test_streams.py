@@ -260,12 +260,43 @@ async def test_an_announcement_that_finds_the_store_silent_is_not_forgotten(
     async with place(store, recheck=timedelta(hours=1)) as here:
         one = await here.open()
         await here.turn()
-        await store.run([Put(revocation.user_key(ALICE.issuer, "alice"), revocation.ALWAYS, timedelta(hours=1))])
+        revoked = revocation.user_key(ALICE.issuer, "alice")
+        await store.run([Put(revoked, revocation.ALWAYS, timedelta(hours=1))])
         store.fault = StoreUnavailable("down")
-        here.layer.keeper.hear(b"any")
+        here.layer.keeper.hear(revoked.encode())
         await until(lambda: "open streams cannot be asked about" in caplog.text)
         store.fault = None
         assert (await one.until_over(within_seconds=3 * TICK_SECONDS)).complete
+
+
+async def test_an_announcement_costs_nothing_for_the_streams_that_it_does_not_concern(store: CountingStore) -> None:
+    """A client that ends its sessions makes no worker ask about everybody's streams."""
+    async with place(store, None, in_session("s-1"), recheck=timedelta(hours=1)) as here:
+        await store.run([Put(session_key("s-1"), b"record", timedelta(hours=1))])
+        alices, bobs = await here.open(), await here.open(who=b"bob")
+        await here.turn()
+        store.batches.clear()
+        for key in (session_key("s-2"), revocation.user_key(ALICE.issuer, "carol")):
+            here.layer.keeper.hear(key.encode())
+        await here.turn()
+        assert store.batches == []
+        await store.run([Delete(session_key("s-1"))])
+        here.layer.keeper.hear(session_key("s-1").encode())
+        assert (await alices.until_over(within_seconds=TICK_SECONDS)).complete
+        assert bobs.is_open
+
+
+async def test_announcements_do_not_put_off_the_recheck(store: CountingStore) -> None:
+    async with place(store) as here:
+        one = await here.open()
+        await here.turn()
+        await store.run([Put(revocation.user_key(ALICE.issuer, "alice"), revocation.ALWAYS, timedelta(hours=1))])
+        for _ in range(5):
+            assert one.is_open
+            store.clock.advance(1)
+            here.layer.keeper.hear(session_key("s-2").encode())
+            await here.turn()
+        assert (await one.until_over()).complete
 
 
 def in_session(handle: str) -> Says:
