@@ -34,6 +34,11 @@ class Delivery:
             self.reason, self.is_cut = reason, is_cut
             self.task.cancel(reason)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the response was ended from here, and the app still runs."""
+        return self.reason is not None and self.task is not None
+
     def begin(self) -> None:
         """The app is called, by the task that runs now."""
         self.task = asyncio.current_task()

@@ -184,7 +184,8 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """The app's `send`: shows the response to the watches and adds what the checks said."""
-        if self.refused:
+        # An app that does not stop when it is told to sends nothing more.
+        if self.refused or self.delivery.stopping:
             return
         kind = message["type"]
         if kind == "http.response.start":

@@ -216,9 +216,11 @@ async def test_a_response_that_is_cut_is_not_complete() -> None:
     assert place.watch.ended == 1
 
 
-async def test_an_app_that_will_not_stop_sends_nothing_more_once_it_did() -> None:
-    place = Place(Holding(swallow=True))
+@pytest.mark.parametrize("begin", [True, False])
+async def test_an_app_that_will_not_stop_sends_nothing_more(begin: bool) -> None:
+    place = Place(Holding(begin, swallow=True))
     outcome = await place.ended(lambda outgoing: outgoing.end("the token has expired"))
+    assert (outcome.body == b"data: 1\n\n") if begin else (outcome.status == 503)
     assert place.app.stopped == [asyncio.CancelledError]
     assert outcome.complete
 
