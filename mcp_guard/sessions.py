@@ -171,13 +171,14 @@ class Sessions:
         self._believed.pop(message.decode("ascii", "replace"), None)
 
     def _believe(self, key: str, record: bytes) -> None:
-        if key not in self._believed:
-            if len(self._believed) >= MAX_REMEMBERED:
-                del self._believed[next(iter(self._believed))]
-            self._believed[key] = (record, self.clock.monotonic() + self.terms.cache.total_seconds())
-        elif self._believed[key][1] <= self.clock.monotonic():
-            del self._believed[key]
-            self._believe(key, record)
+        """Believe what the store has just said; what was only believed is not believed any longer for it."""
+        known = self._believed.pop(key, None)
+        if known is not None and known[0] is record:
+            self._believed[key] = known
+            return
+        if len(self._believed) >= MAX_REMEMBERED:
+            del self._believed[next(iter(self._believed))]
+        self._believed[key] = (record, self.clock.monotonic() + self.terms.cache.total_seconds())
 
     def _until(self) -> int:
         return int(self.clock.wall() + self.terms.lifetime.total_seconds())

@@ -22,9 +22,9 @@ from mcp_guard.layers.session import Session
 from mcp_guard.secret import fingerprint
 from mcp_guard.sessions import SessionTerms
 from mcp_guard.stack import guard
-from mcp_guard.stores.base import Delete, Get, Members, Put, Renew, Stay
+from mcp_guard.stores.base import Delete, Get, Members, Operation, Put, Renew, Result, Stay
 from tests.guard.asgi import Client, Outcome, body, drive, http_scope, read_all, start
-from tests.guard.stubs import MCP, PEOPLE, CountingStore, Facts, principal, rpc
+from tests.guard.stubs import MCP, PEOPLE, Asks, CountingStore, Facts, principal, rpc
 
 TTL = timedelta(seconds=300)
 RING = KeyRing.generate()
@@ -432,6 +432,38 @@ async def test_a_session_that_ended_unheard_is_let_through_no_longer_than_is_sta
     assert await workers.here.status(workers.session) == 200
     workers.store.clock.advance(0.1)
     assert await workers.here.status(workers.session) == 404
+
+
+async def test_requests_on_their_way_do_not_prolong_what_is_believed(store: CountingStore) -> None:
+    """A client whose session was ended elsewhere has one request under way whenever the time is over."""
+    asking, answered = anyio.Event(), anyio.Event()
+
+    class Asking(CountingStore):
+        async def run(self, operations: Sequence[Operation]) -> list[Result]:
+            if Get("wait") in operations:
+                asking.set()
+                await answered.wait()
+            return await super().run(operations)
+
+    slow = Asking(clock=store.clock)
+    terms = SessionTerms(ttl=TTL, cache=timedelta(seconds=10))
+    place = Place(Server(), slow, terms=terms)
+    beside = Asks(store=slow, operations=(Get("wait"),))
+    session = Session(store=slow, terms=terms, ring=RING, clock=slow.clock)
+    place.guarded = guard(place.guarded.app, Facts(PEOPLE_AND_OTHERS), beside, session)
+    answered.set()
+    handle = await place.open()
+    assert await place.status(handle) == 200
+    await slow.run([Delete(f"mcp:session:{handle.decode()}")])
+    slow.clock.advance(9.9)
+    answered = anyio.Event()
+    asking = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(place.status, handle)
+        await asking.wait()
+        slow.clock.advance(0.1)
+        answered.set()
+    assert await place.status(handle) == 404
 
 
 async def test_what_is_believed_is_bounded(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
