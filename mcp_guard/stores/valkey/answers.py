@@ -62,6 +62,6 @@ def _members(lengths: bytes, payload: bytes, at: int) -> tuple[tuple[str, ...], 
     members = []
     for length in lengths.split(b":"):
         end = at + int(length)
-        members.append(payload[at:end].decode("ascii"))
+        members.append(payload[at:end].decode("ascii", "backslashreplace"))
         at = end
     return tuple(members), at

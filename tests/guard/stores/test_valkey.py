@@ -28,6 +28,7 @@ from mcp_guard.stores.base import (
     Stay,
     Take,
     levels_of,
+    members_of,
 )
 from mcp_guard.stores.valkey import ValkeyStore
 from mcp_guard.stores.valkey.address import Credentials, Node, parse
@@ -397,6 +398,21 @@ async def test_a_foreign_set_makes_room(store: ValkeyStore) -> None:
     assert await one(store, Members("s")) == ()
     assert await one(store, Enter("s", "m", TTL, 1)) is True
     assert await one(store, Members("s")) == ("m",)
+
+
+async def test_a_foreign_member_takes_a_place_and_disturbs_nobody_who_shares_the_round_trip(store: ValkeyStore) -> None:
+    shared_server().command("ZADD", b"s\xc2\xb7s", "9e15", b"\xff\xfe")
+    results: dict[str, list[Result]] = {}
+
+    async def run(name: str, operation: Operation) -> None:
+        results[name] = await store.run([operation])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, "members", Members("s"))
+        for number in range(5):
+            group.start_soon(run, f"k{number}", Put(f"k{number}", b"v", TTL))
+    assert len(members_of(results.pop("members")[0])) == 1
+    assert list(results.values()) == [[True]] * 5
 
 
 @pytest.mark.parametrize("command", [("SET", b"x"), ("RPUSH", b"x")])
