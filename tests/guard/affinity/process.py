@@ -120,7 +120,7 @@ class Process:
         command = [sys.executable, "-m", "tests.guard.affinity.process", json.dumps(self.settings)]
         self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    def wait(self, within_seconds: float = 30.0) -> None:
+    def wait(self, within_seconds: float = 90.0) -> None:
         """Wait until it says where it listens."""
         assert self.popen.stdout is not None
         ready, _, _ = select.select([self.popen.stdout], [], [], within_seconds)
