@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from mcp_guard.stack import guard
 from mcp_guard.stores.valkey import ValkeyStore
 from tests.benchmarks.peers import ISSUER, PLENTY_OF_ALL, Keys
 from tests.support.serving import listen
+
+PATIENCE = timedelta(seconds=5)
+"""How long the store may take: what is tested here is not how a busy machine feels."""
 
 AUTHORITY = "127.0.0.1:9"
 """The deployment's public host: that of a balancer in front, which the tests do without."""
@@ -83,7 +87,7 @@ def application(json_response: bool) -> ASGIApp:
 
 def stack(settings: dict[str, Any]) -> ASGIApp:
     """The server behind the complete stack."""
-    store, ring = ValkeyStore(settings["store"]), KeyRing.parse(settings["ring"])
+    store, ring = ValkeyStore(settings["store"], deadline=PATIENCE), KeyRing.parse(settings["ring"])
     layers = standard(
         resources=(Resource(MCP_URL, "/mcp"), Resource(SSE_URL, "/sse", messages="/messages/")),
         issuers=(TrustedIssuer(ISSUER, StaticKeys(settings["jwks"])),),
