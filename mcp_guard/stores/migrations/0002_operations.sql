@@ -144,7 +144,10 @@ BEGIN
         FROM jsonb_array_elements(asked) WITH ORDINALITY AS one
     ), begun AS (
         -- Row by row: a join would rather read the whole table, because nobody tells it how few buckets are asked for.
-        SELECT *, greatest((SELECT arrival FROM mcp_buckets AS held WHERE held.key = bucket.key), tick) AS start
+        -- One that is further away than a full bucket can be was written before the clock was set back: it is empty.
+        SELECT *, least(
+            greatest((SELECT arrival FROM mcp_buckets AS held WHERE held.key = bucket.key), tick), tick + period
+        ) AS start
         FROM bucket
     ), finished AS (
         SELECT *, start + unit * cost AS finish, start + unit * cost - tick - period AS wait FROM begun

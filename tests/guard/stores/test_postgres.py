@@ -65,6 +65,22 @@ async def one(store: PostgresStore, operation: Operation) -> Result:
     return result
 
 
+# The database's clock
+
+
+async def test_a_bucket_written_before_the_clock_was_set_back_is_empty_and_refills(
+    store: PostgresStore, other: AsyncConnection[Any]
+) -> None:
+    """What is left of an hour that the clock lost: no more than one period, and not the hour."""
+    bucket = Bucket("b", 2, timedelta(seconds=1))
+    await one(store, Spend((bucket,)))
+    await other.execute("UPDATE mcp_buckets SET arrival = arrival + 3600, expires_at = expires_at + interval '1 hour'")
+    (level,) = levels_of(await one(store, Spend((bucket,))))
+    assert (level.allowed, level.remaining) == (False, 0)
+    assert level.retry_after_seconds == pytest.approx(0.5, abs=0.01)
+    assert level.reset_seconds == pytest.approx(1.0, abs=0.01)
+
+
 # Settings
 
 
