@@ -44,6 +44,12 @@ class State(BaseSettings):
         None, description="Where Valkey is: `valkey://`, `valkeys://`, `unix://`, `sentinel://` or `cluster://`."
     )
     database_url: SecretStr | None = Field(None, description="Where PostgreSQL is: `postgresql://`.")
+    store_deadline_seconds: float | None = Field(
+        None, gt=0, le=60, description="Seconds the store may take to answer: 0.1 for Valkey, 0.25 for PostgreSQL."
+    )
+    valkey_replicas: int = Field(
+        0, ge=0, description="Replicas of Valkey that must have what is of single use before it is answered."
+    )
     cleanup_seconds: int = Field(300, ge=1, description="Seconds between two removals of expired rows in PostgreSQL.")
     insecure_memory_store_per_worker: bool = Field(
         False, description="Let each worker keep state of its own in memory, unknown to the others."
@@ -71,6 +77,10 @@ class State(BaseSettings):
             return selected(
                 self.session_store,
                 None if url is None else Secret(url.get_secret_value()),
+                deadline=None
+                if self.store_deadline_seconds is None
+                else timedelta(seconds=self.store_deadline_seconds),
+                replicas=self.valkey_replicas,
                 cleanup_every=timedelta(seconds=self.cleanup_seconds),
                 insecure_per_worker=self.insecure_memory_store_per_worker,
             )

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.secret import Secret
@@ -12,11 +12,25 @@ from mcp_guard.stores.memory import MemoryStore
 Kind: TypeAlias = Literal["memory", "valkey", "postgres"]
 
 
+VALKEY_DEADLINE: Final = timedelta(milliseconds=100)
+POSTGRES_DEADLINE: Final = timedelta(milliseconds=250)
+DEFAULT_CLEANUP: Final = timedelta(minutes=5)
+
+
 @lru_cache
-def selected(kind: Kind, url: Secret | None, *, cleanup_every: timedelta, insecure_per_worker: bool = False) -> Store:
+def selected(
+    kind: Kind,
+    url: Secret | None,
+    *,
+    deadline: timedelta | None = None,
+    replicas: int = 0,
+    cleanup_every: timedelta = DEFAULT_CLEANUP,
+    insecure_per_worker: bool = False,
+) -> Store:
     """The store of a kind at a place; whoever selects the same one in this process shares it.
 
-    `cleanup_every` is for PostgreSQL, `insecure_per_worker` for memory.
+    `deadline` is that of the kind, unless it is given. `replicas` is for Valkey, `cleanup_every` for PostgreSQL,
+    `insecure_per_worker` for memory.
 
     Raises:
         ConfigurationError: the place is missing or malformed, or the package for the kind is not installed.
@@ -29,10 +43,10 @@ def selected(kind: Kind, url: Secret | None, *, cleanup_every: timedelta, insecu
         if kind == "valkey":
             from mcp_guard.stores.valkey import ValkeyStore
 
-            return ValkeyStore(url)
+            return ValkeyStore(url, deadline or VALKEY_DEADLINE, replicas)
         from mcp_guard.stores.postgres import PostgresStore
 
-        return PostgresStore(url, cleanup_every=cleanup_every)
+        return PostgresStore(url, deadline=deadline or POSTGRES_DEADLINE, cleanup_every=cleanup_every)
     except ImportError as missing:
         raise ConfigurationError(
             f"{missing.name} is not installed; it comes with: pip install 'mcp-guard[{kind}]'"

@@ -108,6 +108,7 @@ def prepared(folder: Path, valkey: str) -> tuple[dict[str, str], Keys]:
         "MCP_OAUTH_JWKS_FILE": str(jwks),
         "MCP_SESSION_STORE": "valkey",
         "MCP_VALKEY_URL": valkey,
+        "MCP_STORE_DEADLINE_SECONDS": "5",
         "MCP_SECRET_KEYS": new_key().reveal(),
         "MCP_AFFINITY": f"unix:{folder / 'w'}",
         "MCP_AUDIT_FILE": str(folder / "audit.jsonl"),

@@ -61,6 +61,17 @@ def test_each_kind_of_store_is_one_object(environment: Environment) -> None:
         assert load_state().store is load_state().store
 
 
+def test_the_deadline_and_the_replicas_are_those_that_are_set(environment: Environment) -> None:
+    environment.set(VALKEY, {"STORE_DEADLINE_SECONDS": "1.5", "VALKEY_REPLICAS": "2"})
+    store = load_state().store
+    assert isinstance(store, ValkeyStore)
+    assert (store.deadline, store.replicas) == (timedelta(seconds=1.5), 2)
+    environment.set(POSTGRES)
+    other = load_state().store
+    assert isinstance(other, PostgresStore)
+    assert other.deadline == timedelta(seconds=1.5)
+
+
 def test_the_key_ring_comes_from_a_variable_or_from_a_file(environment: Environment, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(KEY)
@@ -93,6 +104,8 @@ def test_the_key_ring_comes_from_a_variable_or_from_a_file(environment: Environm
         ({"STREAMS_PER_PRINCIPAL": "0"}, "MCP_STREAMS_PER_PRINCIPAL: "),
         ({"SESSIONS_PER_PRINCIPAL": "many"}, "MCP_SESSIONS_PER_PRINCIPAL: "),
         ({"CLEANUP_SECONDS": "0"}, "MCP_CLEANUP_SECONDS: "),
+        ({"STORE_DEADLINE_SECONDS": "0"}, "MCP_STORE_DEADLINE_SECONDS: "),
+        ({"VALKEY_REPLICAS": "-1"}, "MCP_VALKEY_REPLICAS: "),
     ],
 )
 def test_a_setting_that_cannot_work_is_named_and_no_secret_is(
