@@ -46,6 +46,11 @@ MAX_ID: Final = 2**63
 MAX_METHOD_CHARACTERS: Final = 256
 MAX_BATCH: Final = 50
 
+_JUDGED: Final = frozenset({"_meta", "arguments", "notifications", "taskId"})
+"""Members of `params` that layers decide on, whatever the method; `requestState` is judged by its own layer."""
+_SPELLINGS: Final = frozenset({"_meta", "arguments", "notifications", "taskid", "task_id"})
+"""The same as they are for a reader that ignores case, or that takes the Python name for a member's."""
+
 _MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _FOLDED: Final = {member: member.casefold() for member in NAME_MEMBERS.values()}
 _SENTINEL = re.compile(r"=\?base64\?(.*)\?=")
@@ -185,6 +190,8 @@ def _read_request(value: dict[str, Any]) -> RpcMessage:
         raise _invalid("the method is no name")
     if not isinstance(params, dict):
         raise _invalid("params is no object")
+    if any(name not in _JUDGED and name.casefold() in _SPELLINGS for name in params):
+        raise _invalid("a member of params is another one in different spelling")
     if "result" in value or "error" in value:
         raise _invalid("both a request and a response")
     if "id" not in value:

@@ -44,9 +44,14 @@ def presents(message: RpcMessage) -> bool:
 
 
 def named(message: RpcMessage) -> list[object]:
-    """The ids in a client's request or notification that it must own; those of a subscription are `asked`."""
+    """The ids in a client's request or notification that it must own; those of a subscription are `asked`.
+
+    Under a name that a lenient reader takes for `taskIds` stands no id that anybody owns.
+    """
     params = message.params
     found = _related(params)
+    if any(name != "taskIds" and name.replace("_", "").casefold() == "taskids" for name in _filter(message)):
+        found.append(None)
     if message.method is not None and message.method.startswith(METHODS) and "taskId" in params:
         found.append(params["taskId"])
     return found

@@ -524,6 +524,16 @@ async def test_a_filter_that_asks_for_no_task_is_left_to_the_app(odd: object) ->
         assert place.app.bodies[-1] == json.dumps(message).encode()
 
 
+@pytest.mark.parametrize("name", ["task_ids", "TaskIds", "taskids"])
+async def test_no_other_spelling_of_task_ids_reaches_the_app(name: str) -> None:
+    place = Place()
+    await place.create("hers", who=b"bob")
+    place.app.calls = 0
+    outcome = await place.ask(request("subscriptions/listen", notifications={name: ["hers"], "taskIds": []}))
+    assert outcome.json()["error"] == NOT_FOUND
+    assert place.app.calls == 0
+
+
 async def test_a_subscription_that_is_a_notification_is_shown_as_one() -> None:
     place = Place()
     message = notification("subscriptions/listen", notifications={"taskIds": ["t-1"]})
