@@ -81,7 +81,7 @@ load: $(READY)
 	@$(BIN)/python -m pytest -q -s -m load tests/guard/load $(ARGS)
 
 faults: $(READY) postgres
-	@$(BIN)/python -m pytest tests/guard/faults $(ARGS)
+	@$(BIN)/python -m pytest -o faulthandler_timeout=900 tests/guard/faults $(ARGS)
 	@$(BIN)/python -m tests.guard.faults.table
 
 soak: $(READY)

@@ -11,14 +11,26 @@ KEYSOURCES = "tests/guard/test_keysources.py"
 RATE = "tests/guard/attacks/test_rate.py"
 STREAMS = "tests/guard/layers/test_streams.py"
 
+FAULTS: Mapping[str, tuple[int, ...]] = {
+    "tests/guard/faults/test_starts.py": (1, 6),
+    "tests/guard/faults/test_outages.py": (2, 3, 5, 7, 12, 14),
+    "tests/guard/faults/test_failover.py": (4,),
+    "tests/guard/faults/test_cluster.py": (8,),
+    "tests/guard/faults/test_errors.py": (9,),
+    "tests/guard/faults/test_records.py": (10, 11, 15, 16),
+    "tests/guard/faults/test_clock.py": (18,),
+}
+
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "csrf-07": ("tests/guard/oauth/test_consent.py", "csrf-07"),
     "dos-04": ("tests/guard/oauth/test_authorize.py", "dos-04"),
+    "dos-01": ("tests/guard/load/test_slow_bodies.py", "dos-01"),
     "dos-02": ("tests/guard/test_serving.py", "dos-02"),
     "dos-03": (STREAMS, "dos-03"),
     "dos-08": ("tests/guard/load/test_slow_clients.py", "dos-08"),
     "dos-09": ("tests/guard/load/test_idle_streams.py", "dos-09"),
     "dos-10": ("tests/guard/load/test_shutdown.py", "dos-10"),
+    "dos-11": ("tests/guard/load/test_endurance.py", "dos-11"),
     "dos-05": (DOS, "test_dos_05_"),
     "dos-06": (DOS, "test_dos_06_"),
     "http-03": ("tests/guard/layers/test_wire.py", "http-03"),
@@ -34,6 +46,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "jwks-07": (KEYSOURCES, "test_bad_members_are_ignored_and_said_once"),
     "jwks-08": (KEYSOURCES, "test_a_new_key_is_found_at_its_first_token"),
     "jwt-06": (KEYSOURCES, "test_a_thousand_unknown_keys_cost_two_fetches_in_ten_seconds"),
+    "jwt-30": ("tests/end_to_end/test_workers.py", "test_what_is_revoked_is_refused_by_every_worker"),
     "jwt-37": (KEYSOURCES, "test_a_withdrawn_key_counts_for_five_minutes_at_most"),
     "pkce-12": ("tests/guard/oauth/test_code.py", "pkce-12"),
     **{f"rate-{number:02d}": (RATE, f"test_rate_{number:02d}_") for number in (1, 2, 3, 4, 5, 6, 9, 13)},
@@ -43,16 +56,16 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "ses-09": ("tests/end_to_end/test_event_ids.py", "test_ses_09_"),
     **{f"ses-{number}": ("tests/end_to_end/test_sealed_state.py", f"test_ses_{number}_") for number in (22, 23, 24)},
     "ses-25": ("tests/end_to_end/test_owned_handles.py", "test_ses_25_"),
+    **{f"st-{number:02d}": (file, f"st_{number:02d}_") for file, numbers in FAULTS.items() for number in numbers},
+    "st-17": ("tests/guard/test_workers.py", "test_uvicorn_with_two_workers_on_memory_stops_and_says_why"),
     "ses-16": ("tests/guard/layers/test_session.py", "test_a_session_expires_when_it_is_not_used"),
 }
 
 PENDING: Mapping[str, str] = {
-    **dict.fromkeys(("dos-01", "dos-11"), "comes with the load tests"),
     "csrf-08": "there is no upstream identity provider in the first form, so there is no callback",
     "http-24": "HTTP/2 needs hypercorn; the corpus runs on uvicorn so far",
     "http-29": "a thousand aborted requests belong with the load tests",
     "jwt-25": "keys of other use or strength are refused by unit tests; the live issuer has one key",
-    "jwt-30": "revocation over several workers comes with the shared stores",
     "ses-15": "proof of possession is not in the first form",
 }
 
@@ -67,6 +80,7 @@ NUMBERS: Mapping[str, tuple[int, ...]] = {
     "rate": (1, 2, 3, 4, 5, 6, 8, 9, 12, 13),
     "res": (1, 2, 3, 4, 5, 6, 8, 11, 12),
     "ses": (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28),
+    "st": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18),
     "wire": (1, 2, 3, 5, 6, 9, 10),
 }
 
