@@ -61,9 +61,8 @@ class MessageRewrite(ABC):
         self.wants_body = is_stream or _is_of_type(headers, b"application/json")
         if not self.wants_body:
             return headers
-        check_encoding(headers)
         self._blocks = Blocks() if is_stream else None
-        return [pair for pair in headers if pair[0].lower() != b"content-length"]
+        return readable(headers)
 
     async def on_body(self, chunk: bytes, more: bool) -> bytes:
         if self._blocks is None:
@@ -133,15 +132,20 @@ def is_event_stream(headers: RawHeaders) -> bool:
     return _is_of_type(headers, b"text/event-stream")
 
 
-def check_encoding(headers: RawHeaders) -> None:
-    """Refuse a response that the app encodes: it cannot be read.
+def readable(headers: RawHeaders) -> RawHeaders:
+    """The fields of a response whose body is read and may change: all but `Content-Length`.
 
     Raises:
-        Rejection: it is encoded.
+        Rejection: the app encodes it, so that it cannot be read.
     """
-    for name, value in headers:
-        if name.lower() == b"content-encoding" and value.lower() != b"identity":
+    kept: RawHeaders = []
+    for pair in headers:
+        name = pair[0].lower()
+        if name == b"content-encoding" and pair[1].lower() != b"identity":
             raise rejections.GUARD_FAULT.because("the app encodes its response, which cannot be judged then")
+        if name != b"content-length":
+            kept.append(pair)
+    return kept
 
 
 def check_size(held: int) -> None:
@@ -155,7 +159,11 @@ def check_size(held: int) -> None:
 
 
 def _is_of_type(headers: RawHeaders, kind: bytes) -> bool:
-    return any(name.lower() == b"content-type" and value.lower().startswith(kind) for name, value in headers)
+    # Asked of every response by several layers; a loop takes less than any().
+    for name, value in headers:  # noqa: SIM110
+        if name.lower() == b"content-type" and value.lower().startswith(kind):
+            return True
+    return False
 
 
 def _not_json() -> Rejection:

@@ -19,6 +19,7 @@ from mcp_guard.check import Check
 from mcp_guard.facts import Call, Principal
 from mcp_guard.failures import ConfigurationError, Unavailable
 from mcp_guard.layer import ADMITTED, Admission, RequestHead
+from mcp_guard.messages import is_event_stream
 from mcp_guard.stores.base import Operation, Result
 
 LISTEN = "subscriptions/listen"
@@ -119,7 +120,7 @@ class _Places:
 
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
         request, self.request = self.request, None
-        if request is not None and _is_event_stream(headers) and _only_listens(request):
+        if request is not None and _only_listens(request) and is_event_stream(headers):
             self.on_end()
         return ()
 
@@ -133,12 +134,6 @@ class _Places:
         places, self.places = self.places, NO_PLACES
         for key, count in places.items():
             self.in_flight.leave(key, count)
-
-
-def _is_event_stream(headers: RawHeaders) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
-    )
 
 
 def _only_listens(request: RequestHead) -> bool:

@@ -27,7 +27,7 @@ from mcp_guard.check import Check
 from mcp_guard.facts import Call, Principal, Resource, SessionHandle
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layer import ADMITTED, Admission, RequestHead
-from mcp_guard.messages import check_encoding, check_size, is_event_stream
+from mcp_guard.messages import check_size, is_event_stream, readable
 from mcp_guard.protocol import b64url
 from mcp_guard.protocol.event_stream import Blocks
 
@@ -109,11 +109,11 @@ class _Marking:
     def on_start(self, status: int, headers: RawHeaders) -> RawHeaders:
         if not is_event_stream(headers):
             return headers
-        check_encoding(headers)
+        kept = readable(headers)
         minted = [value for name, value in headers if name.lower() == SESSION_FIELD]
         self.key = self.binding.keys(self.session or b"".join(minted))[0]
         self.wants_body = True
-        return [pair for pair in headers if pair[0].lower() != b"content-length"]
+        return kept
 
     async def on_body(self, chunk: bytes, more: bool) -> bytes:
         blocks = self.blocks.feed(chunk)

@@ -25,6 +25,7 @@ from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import Call, Principal, SessionHandle
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import Admission, Managed, RequestHead
+from mcp_guard.messages import is_event_stream
 from mcp_guard.revocation import Listening
 from mcp_guard.sessions import session_key
 from mcp_guard.stores.base import Enter, Operation, Result, Store
@@ -110,7 +111,7 @@ class _Response:
 
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
         request, self.request = self.request, None
-        if request is not None and _is_event_stream(headers):
+        if request is not None and is_event_stream(headers):
             session = request.get(SessionHandle)
             record = None if session is None else session_key(session.value)
             place, self.place = self.place, None
@@ -132,9 +133,3 @@ class _Response:
             self.keeper.ended(stream)
         elif place is not None:
             self.keeper.leave(place)
-
-
-def _is_event_stream(headers: RawHeaders) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
-    )
