@@ -104,22 +104,24 @@ class Exchange:
 
     def admit(self, admission: Admission, store: Store | None = None) -> bool:
         """Take note of what a check said. Answers True when the request goes on to the next step."""
-        for fact in admission.facts:
+        # Said by most layers of every request: taken apart at once, which is cheaper than to ask for it by name.
+        facts, fixed, defaults, hide, members, body, watch, rewrite, around, answer, divert = admission
+        for fact in facts:
             self.facts[type(fact)] = fact
-        if admission.watch is not None or admission.rewrite is not None:
-            self.watches.add(admission.watch, admission.rewrite, store)
-        if admission.around is not None:
-            self.arounds.append(admission.around)
-        if admission.response_headers or admission.default_headers:
+        if watch is not None or rewrite is not None:
+            self.watches.add(watch, rewrite, store)
+        if around is not None:
+            self.arounds.append(around)
+        if fixed or defaults:
             self.said.take(admission)
-        if admission.hide and not admission.hide.isdisjoint(self.request.fields):
-            self.show({"headers": [pair for pair in self.request.headers if pair[0] not in admission.hide]})
-        if admission.scope:
-            self.show(admission.scope)
-        if admission.body is not None:
-            self.show_body(admission.body)
+        if hide and not hide.isdisjoint(self.request.fields):
+            self.show({"headers": [pair for pair in self.request.headers if pair[0] not in hide]})
+        if members:
+            self.show(members)
+        if body is not None:
+            self.show_body(body)
         self.last = admission
-        return admission.answer is None and admission.divert is None
+        return answer is None and divert is None
 
     def show(self, members: Mapping[str, Any]) -> None:
         """Change what the layers further in and the app are shown of the request."""
