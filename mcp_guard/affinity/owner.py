@@ -8,6 +8,7 @@ import asyncio
 import logging
 from contextvars import Context
 from dataclasses import dataclass, field
+from typing import Any
 
 from mcp_guard.affinity.carried import read_request, write_start
 from mcp_guard.affinity.frames import Frame, Kind, parts
@@ -22,18 +23,22 @@ logger = logging.getLogger("mcp_guard")
 
 HANDSHAKE_SECONDS = 2.0
 """How long a stranger may take to prove that it is a worker."""
-MAX_STRANGERS = 128
-"""Connections at once that have not proved it yet."""
+MAX_STRANGERS = 1024
+"""Connections at once that have not proved it yet; one more takes the place of the oldest, for a worker is quick."""
 
 
 @dataclass(eq=False, kw_only=True)
 class Owner:
-    """Serves the links of other workers; `accept` makes one for each connection."""
+    """Serves the links of other workers; `accept` makes one for each connection.
+
+    `state` is that of the lifespan here, of which each request has a copy, as those have that arrive by themselves.
+    """
 
     name: str
     ring: KeyRing
     inward: ASGIApp
-    strangers: int = field(default=0, init=False)
+    state: dict[str, Any] | None = None
+    strangers: dict[Link, None] = field(default_factory=dict, init=False)
     closing: bool = field(default=False, init=False)
     serving: dict[asyncio.Task[None], Link] = field(default_factory=dict, init=False)
     busy: set[Link] = field(default_factory=set, init=False)
@@ -63,9 +68,15 @@ class Owner:
             await asyncio.wait(late)
 
     def _begin(self, link: Link) -> None:
-        if self.closing or self.strangers >= MAX_STRANGERS:
+        if self.closing:
             link.abort()
             return
+        # Counted here and not by the task, which runs when many more may have come.
+        if len(self.strangers) >= MAX_STRANGERS:
+            oldest = next(iter(self.strangers))
+            del self.strangers[oldest]
+            oldest.abort()
+        self.strangers[link] = None
         # In a context of its own: what is current here is not for the requests that will come.
         task = asyncio.get_running_loop().create_task(self._serve(link), context=Context())
         self.serving[task] = link
@@ -85,7 +96,6 @@ class Owner:
 
     async def _knows(self, link: Link) -> bool:
         """Whether the other side proves to be a worker in time."""
-        self.strangers += 1
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await welcome(link, self.ring, self.name)
@@ -99,7 +109,7 @@ class Owner:
             logger.warning("a connection to the workers' listener is refused: %s", fault)
             return False
         finally:
-            self.strangers -= 1
+            self.strangers.pop(link, None)
         return True
 
     async def _answer(self, link: Link, frame: Frame) -> None:
@@ -107,6 +117,8 @@ class Owner:
         if frame.kind != Kind.OPEN:
             raise ValueError(f"a frame of kind {frame.kind} does not open a request")
         request = Carried(link, read_request(frame.content))
+        if self.state is not None:
+            request.scope["state"] = dict(self.state)
         self.busy.add(link)
         try:
             # In a task of its own, so that what the app makes current is gone with it.

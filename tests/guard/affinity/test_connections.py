@@ -211,18 +211,17 @@ async def test_a_stranger_that_announces_much_is_not_listened_to(monkeypatch: py
         assert await say(port_of(running.members[0]), HEAD.pack(513, Kind.HELLO)) == []
 
 
-async def test_there_is_room_for_so_many_strangers_and_for_workers_again_when_they_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(owner, "MAX_STRANGERS", 2)
+async def test_strangers_who_come_at_once_are_bounded_and_keep_no_worker_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "MAX_STRANGERS", 4)
+    monkeypatch.setattr(owner, "HANDSHAKE_SECONDS", 60)
     async with workers(ANYWHERE, CountingApp(), CountingApp(chunks=[ANSWER])) as running:
-        port = port_of(running.members[1])
-        waiting = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        assert (await ask(running.members[0], running.members[1], SECRET)).status == 503
+        port, before = port_of(running.members[1]), open_files()
+        waiting = await asyncio.gather(*[asyncio.open_connection("127.0.0.1", port) for _ in range(40)])
+        ours = len(waiting)
+        await until(lambda: open_files() <= before + ours + 4)
+        assert (await ask(running.members[0], running.members[1], SECRET)).body == ANSWER
         for _, writer in waiting:
             writer.close()
-        await anyio.sleep(0.05)
-        assert (await ask(running.members[0], running.members[1], SECRET)).body == ANSWER
 
 
 KEYS = [secrets.token_bytes(32) for _ in range(3)]
