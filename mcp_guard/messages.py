@@ -37,7 +37,7 @@ class MessageRewrite(ABC):
 
     wants_body: bool = False
     _blocks: Blocks | None = field(default=None, init=False)
-    _whole: bytearray = field(default_factory=bytearray, init=False)
+    _whole: bytearray = field(init=False)
 
     @abstractmethod
     async def message(self, message: dict[str, Any]) -> dict[str, Any] | None:
@@ -61,7 +61,7 @@ class MessageRewrite(ABC):
         self.wants_body = is_stream or _is_of_type(headers, b"application/json")
         if not self.wants_body:
             return headers
-        self._blocks = Blocks() if is_stream else None
+        self._blocks, self._whole = (Blocks() if is_stream else None), bytearray()
         return readable(headers)
 
     async def on_body(self, chunk: bytes, more: bool) -> bytes:

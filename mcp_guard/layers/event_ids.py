@@ -20,6 +20,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mcp_guard import rejections
 from mcp_guard.asgi import RawHeaders
@@ -64,8 +65,7 @@ class EventIds(Check):
         return Admission(scope={"headers": shown}, rewrite=rewrite)
 
 
-@dataclass(frozen=True, slots=True)
-class _Binding:
+class _Binding(NamedTuple):
     """Whose events they are, but for the session, which the response may be the first to name."""
 
     layer: EventIds
@@ -104,7 +104,7 @@ class _Marking:
     session: bytes
     wants_body: bool = False
     key: bytes = b""
-    blocks: Blocks = field(default_factory=Blocks)
+    blocks: Blocks = field(init=False)
 
     def on_start(self, status: int, headers: RawHeaders) -> RawHeaders:
         if not is_event_stream(headers):
@@ -112,7 +112,7 @@ class _Marking:
         kept = readable(headers)
         minted = [value for name, value in headers if name.lower() == SESSION_FIELD]
         self.key = self.binding.keys(self.session or b"".join(minted))[0]
-        self.wants_body = True
+        self.blocks, self.wants_body = Blocks(), True
         return kept
 
     async def on_body(self, chunk: bytes, more: bool) -> bytes:
