@@ -15,6 +15,7 @@ GRACE_SECONDS = 60.0
 MARGIN_SECONDS = 5.0
 """Each worker counts the grace from the last answer that it had, which may have been before the fault."""
 QUARTER = 1500
+"""Of what a principal may ask in a minute (`worker.PER_PRINCIPAL`): what is left of it at a worker in the grace."""
 SETTLE_SECONDS = 3.0
 SILENT_SECONDS = 5.0
 
@@ -22,6 +23,13 @@ SILENT_SECONDS = 5.0
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
     with placed() as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def brisk() -> Iterator[Place]:
+    """A deployment with the store's own deadline."""
+    with placed(deadline_ms=100) as place:
         yield place
 
 
@@ -35,10 +43,8 @@ def late(samples: Sequence[Sample], down: float) -> list[tuple[float, str]]:
     return [(round(one.at - down, 1), one.kind) for one in samples]
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(5.0, id="short"), pytest.param(75.0, marks=pytest.mark.faults)])
-def test_st_02_a_store_that_dies_stops_what_needs_state_and_bearer_calls_a_minute_later(
-    place: Place, seconds: float
-) -> None:
+def dies(place: Place, seconds: float) -> None:
+    """A store that is away for a time, and what is due then."""
     with loaded(place.deployment) as run:
         began = time.monotonic()
         down = pass_seconds(SETTLE_SECONDS)
@@ -111,11 +117,13 @@ def silent(place: Place, key: str, begin: Callable[[], object], end: Callable[[]
     )
 
 
-@pytest.fixture(scope="module")
-def brisk() -> Iterator[Place]:
-    """A deployment with the store's own deadline."""
-    with placed(deadline_ms=100) as place:
-        yield place
+def test_st_02_a_store_that_dies_stops_what_needs_state(place: Place) -> None:
+    dies(place, 5.0)
+
+
+@pytest.mark.faults
+def test_st_02_calls_by_token_alone_go_on_for_a_minute_and_no_longer(brisk: Place) -> None:
+    dies(brisk, GRACE_SECONDS + 15.0)
 
 
 @pytest.mark.faults
