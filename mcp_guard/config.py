@@ -136,9 +136,13 @@ class Settings(State):
         None,
         description="Where workers forward requests of each other's sessions: `unix:DIRECTORY` or `tcp:HOST:PORT`.",
     )
+    affinity_advertise: str | None = Field(
+        None, description="The IP address at which others reach `tcp:` here, where it is not the one it listens on."
+    )
     affinity_route: str | None = Field(
         None, description="The name by which a proxy in front pins sessions to this host."
     )
+    affinity_other_routes: List = Field((), description="The names of all other hosts that a proxy pins sessions to.")
     audit_file: Path | None = Field(
         None, description="The audit log, one for each worker; standard error when there is none."
     )

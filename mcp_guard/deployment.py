@@ -37,9 +37,9 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
     worker = None
     if settings.affinity is not None:
         with naming("MCP_AFFINITY"):
-            worker = Worker(listen=settings.affinity, ring=ring, store=store)
+            worker = Worker(listen=settings.affinity, ring=ring, store=store, advertise=settings.affinity_advertise)
     with naming("MCP_AFFINITY_ROUTE"):
-        route = None if settings.affinity_route is None else Route(settings.affinity_route).name
+        route = None if settings.affinity_route is None else _route(settings.affinity_route, settings)
     resources = _resources(settings)
     with naming("MCP_TRUSTED_PROXIES"):
         Proxy(trusted=settings.trusted_proxies)
@@ -93,6 +93,10 @@ def import_app(place: str) -> ASGIApp:
         raise ConfigurationError(f"{place} is not an ASGI app: a {type(found).__name__} cannot be called")
     app: ASGIApp = found
     return app
+
+
+def _route(name: str, settings: Settings) -> Route:
+    return Route(name, frozenset(settings.affinity_other_routes))
 
 
 def _resources(settings: Settings) -> list[Resource]:

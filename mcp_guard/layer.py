@@ -207,6 +207,16 @@ class Settling(Protocol):
         """Wait, but not for ever, until the app is not needed any more. Called before the app is told to shut down."""
 
 
+@runtime_checkable
+class Inhabiting(Protocol):
+    """Something a layer depends on that hands requests of its own to the app."""
+
+    def inhabit(self, state: dict[str, Any] | None) -> None:
+        """Told the state of the lifespan before `start` (ASGI lifespan §Lifespan State): the app fills it while it
+        starts, and each request is to have a copy. None where the server has none.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A response given by a layer itself; the app is not called."""

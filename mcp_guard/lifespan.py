@@ -11,7 +11,7 @@ import anyio
 
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.failures import ConfigurationError, Unavailable
-from mcp_guard.layer import Draining, Managed, Settling
+from mcp_guard.layer import Draining, Inhabiting, Managed, Settling
 from mcp_guard.pipeline import Pipeline
 
 logger = logging.getLogger("mcp_guard")
@@ -92,6 +92,9 @@ class Guard:
     async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the lifespan: ours around the app's, or ours alone when the app has none."""
         startup = await receive()
+        for one in self.managed:
+            if isinstance(one, Inhabiting):
+                one.inhabit(scope.get("state"))
         try:
             await self.start()
         except Exception as fault:

@@ -113,7 +113,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     store: Store | None = None,
     ring: KeyRing | None = None,
     worker: Worker | None = None,
-    route: str | None = None,
+    route: Route | None = None,
     audit: AuditLog | None = None,
     limits: Limits = DEFAULT_LIMITS,
     sessions: SessionTerms = DEFAULT_SESSIONS,
@@ -126,8 +126,8 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
 
     All resources are on one origin. Tokens are accepted from `issuers`, and from the embedded `authorization_server`,
     which is then served beside the app. Without a `store` state is in this process's memory; workers that share one
-    share a `ring` too. With a `worker`, requests of a session are forwarded to the worker that holds it; `route` is the
-    name by which a proxy pins sessions to this one. Without an `audit` the records go to standard error.
+    share a `ring` too. With a `worker`, requests of a session are forwarded to the worker that holds it; `route` has
+    the name by which a proxy pins sessions to this one. Without an `audit` the records go to standard error.
 
     Raises:
         ConfigurationError: a setting cannot work; the message names it.
@@ -153,7 +153,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         *beside,
         Origin(origin, allowed=tuple(allowed_origins)),
         Metadata(described, tuple(one.issuer for one in trusted)),
-        *([] if route is None else [Route(route)]),
+        *([] if route is None else [route]),
         Token(described, tuple(trusted), clock=clock),
         Concurrency(principal=limits.in_flight, total=limits.in_flight_in_all),
         Intake(),

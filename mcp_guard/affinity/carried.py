@@ -1,8 +1,8 @@
 """What a request is when it goes from one worker to another: its scope, and the facts that were learned of it.
 
 Facts are written from what the layers found and read back as such; no header field becomes one. Of a `Call` the
-parameters of its messages are left out: they are in the body. The members of a scope that belong to one process (the
-state of its lifespan, its extensions, what frameworks add) stay where they are.
+parameters of its messages are left out: they are in the body. The members of a scope that belong to one process (its
+extensions, what frameworks add) stay where they are; the state of the lifespan is that of the worker that answers.
 """
 
 import json

@@ -5,6 +5,7 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from mcp_guard.affinity.homes import Home
 from mcp_guard.affinity.owner import Owner
@@ -41,6 +42,7 @@ class Worker:
     grace: timedelta = timedelta(seconds=3)
     place: Place = field(init=False)
     inward: ASGIApp | None = field(default=None, init=False, repr=False)
+    state: dict[str, Any] | None = field(default=None, init=False, repr=False)
     running: "Running | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,10 @@ class Worker:
             raise ConfigurationError("worker: it belongs to another stack already; make one for each")
         self.inward = inward
 
+    def inhabit(self, state: dict[str, Any] | None) -> None:
+        """See `mcp_guard.layer.Inhabiting`."""
+        self.state = state
+
     async def start(self) -> None:
         """Take a new name, listen, and say so in the store.
 
@@ -89,7 +95,7 @@ class Worker:
         if self.inward is None:
             raise ConfigurationError("worker: an affinity layer must stand in the stack")
         name = secrets.token_hex(16)
-        owner = Owner(name=name, ring=self.ring, inward=self.inward)
+        owner = Owner(name=name, ring=self.ring, inward=self.inward, state=self.state)
         listener, home = self.place.open(name)
         peers = Peers(name=name, ring=self.ring, store=self.store, within=self.within)
         loop = asyncio.get_running_loop()

@@ -99,6 +99,7 @@ def test_the_key_ring_comes_from_a_variable_or_from_a_file(environment: Environm
         ({"AFFINITY": "unix:/run/mcp"}, "MCP_AFFINITY needs a store that workers share"),
         ({**VALKEY, "AFFINITY": "pigeon:/run"}, "MCP_AFFINITY: "),
         ({**VALKEY, "AFFINITY_ROUTE": "A B"}, "MCP_AFFINITY_ROUTE: "),
+        ({**VALKEY, "AFFINITY": "tcp:0.0.0.0:0"}, "MCP_AFFINITY: "),
         ({"SESSION_LIFETIME_SECONDS": "10"}, "MCP_SESSION_…_SECONDS: lifetime must be at least the ttl"),
         ({"WORKERS": "0"}, "MCP_WORKERS: "),
         ({"STREAMS_PER_PRINCIPAL": "0"}, "MCP_STREAMS_PER_PRINCIPAL: "),
@@ -127,6 +128,7 @@ def test_the_stack_is_what_the_settings_say(environment: Environment, tmp_path: 
             "WORKERS": "4",
             "AFFINITY": f"unix:{tmp_path}",
             "AFFINITY_ROUTE": "west-1",
+            "AFFINITY_OTHER_ROUTES": "west-2, east-1",
             "SESSION_TTL_SECONDS": "60",
             "SESSION_LIFETIME_SECONDS": "120",
             "SESSION_CACHE_SECONDS": "5",
@@ -146,7 +148,7 @@ def test_the_stack_is_what_the_settings_say(environment: Environment, tmp_path: 
     assert session.home == affinity.worker.home
     assert session.ring.keys == affinity.worker.ring.keys
     assert layers[Streams].per_principal == 3  # type: ignore[attr-defined]
-    assert layers[Route].name == "west-1"  # type: ignore[attr-defined]
+    assert layers[Route] == Route("west-1", frozenset({"west-2", "east-1"}))
     assert type(layers[Audit].log.sink).__name__ == "SlotSink"  # type: ignore[attr-defined]
 
 
