@@ -23,6 +23,8 @@ _END = b',"mac":"'
 _CLOSE = b'"}'
 _TAIL = len(_END) + MAC_CHARACTERS + len(_CLOSE)
 REMEMBERED = 4096
+KEPT_BYTES = 2048
+"""Records that are longer are read each time, so that what is kept stays small whoever writes into the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,12 @@ def bind(ring: KeyRing, key: str, principal: Principal, **members: str | int | f
     return signed + _END + mac + _CLOSE
 
 
-@lru_cache(REMEMBERED)
 def read(ring: KeyRing, key: str, record: bytes) -> Binding | None:
     """The binding that a record found at `key` holds; None when nobody with a key of the ring made it for that key."""
+    return kept_read(ring, key, record) if len(record) <= KEPT_BYTES else _read(ring, key, record)
+
+
+def _read(ring: KeyRing, key: str, record: bytes) -> Binding | None:
     signed, tail = record[:-_TAIL], record[-_TAIL:]
     if not (tail.startswith(_END) and tail.endswith(_CLOSE)):
         return None
@@ -64,3 +69,6 @@ def read(ring: KeyRing, key: str, record: bytes) -> Binding | None:
         return None
     members: dict[str, Any] = json.loads(record)
     return Binding(json.dumps(members["owner"], separators=(",", ":")).encode(), members)
+
+
+kept_read = lru_cache(REMEMBERED)(_read)
