@@ -129,10 +129,9 @@ def key_of(resource: Resource, task: str) -> str:
 
 
 def _learns(method: str, call: Call) -> bool:
-    """Whether the response may tell of tasks that are new: it answers a request, which is no subscription."""
-    return method == "POST" and any(
-        message.kind is MessageKind.REQUEST and message.method != LISTEN for message in call.messages
-    )
+    """Whether the response may tell of tasks that are new: it answers requests, none of which is a subscription."""
+    requests = [message for message in call.messages if message.kind is MessageKind.REQUEST]
+    return method == "POST" and bool(requests) and all(message.method != LISTEN for message in requests)
 
 
 def _standing(one: object, standings: Mapping[str, Standing]) -> Standing:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_guard.auditlog import AuditLog, MemorySink
-from mcp_guard.bindings import bind
+from mcp_guard.bindings import bind, kept_read
 from mcp_guard.facts import Call, MessageKind, RpcMessage, fact
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.keyring import KeyRing
@@ -586,6 +586,23 @@ async def test_a_new_task_is_learned_on_the_stream_that_answers_its_request(kind
     assert "result" in (await place.get()).json()
     theirs = await place.ask(call(), [STATUSES[kind], OTHER], kind=STREAM, who=b"bob")
     assert theirs.body == b"\n" + event(OTHER)
+
+
+async def test_a_call_beside_a_subscription_makes_nobody_the_owner_of_what_the_subscription_tells() -> None:
+    place = Place()
+    batch = [call(), request("subscriptions/listen", notifications={})]
+    assert (await place.ask(batch, [status("t-new")], who=b"bob", kind=STREAM)).body == b"\n"
+    assert (await place.create("t-new")).status == 200
+    assert (await place.get("t-new", who=b"bob")).json()["error"] == NOT_FOUND
+
+
+async def test_a_record_longer_than_any_of_ours_is_not_kept_in_memory() -> None:
+    place = Place()
+    kept = kept_read.cache_info().currsize
+    record = b"x" * 65_000
+    await place.store.run([Put(key_of(MCP, "t-1"), record, timedelta(hours=1))])
+    assert (await place.get()).json()["error"] == NOT_FOUND
+    assert kept_read.cache_info().currsize == kept
 
 
 async def test_a_result_on_the_stream_of_http_sse_binds_its_task() -> None:
