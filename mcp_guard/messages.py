@@ -22,6 +22,9 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 """In ASCII, in which a lone surrogate of the app's has a spelling too."""
 
+BLANKS = b" \t"
+"""What may stand before the value of a field and is no part of it (RFC 9110 §5.5); some servers send it as it is."""
+
 ESCAPED = b"\\u"
 """A member's name may be spelled with it, so a message that has it is read in any case."""
 
@@ -161,7 +164,7 @@ def check_size(held: int) -> None:
 def _is_of_type(headers: RawHeaders, kind: bytes) -> bool:
     # Asked of every response by several layers; a loop takes less than any().
     for name, value in headers:  # noqa: SIM110
-        if name.lower() == b"content-type" and value.lower().startswith(kind):
+        if name.lower() == b"content-type" and value.lower().lstrip(BLANKS).startswith(kind):
             return True
     return False
 

@@ -258,7 +258,15 @@ def test_other_content_is_not_looked_at(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"application/json", b"Application/JSON; charset=utf-8", b"text/event-stream", b"TEXT/Event-Stream;x"]
+    "content",
+    [
+        b"application/json",
+        b"Application/JSON; charset=utf-8",
+        b" application/json",
+        b"text/event-stream",
+        b"TEXT/Event-Stream;x",
+        b"\t text/event-stream",
+    ],
 )
 def test_a_response_that_is_looked_at_has_no_length(content: bytes) -> None:
     headers: RawHeaders = [(b"Content-Type", content), (b"Content-Length", b"3"), (b"content-encoding", b"Identity")]
