@@ -163,7 +163,7 @@ def check_size(held: int) -> None:
 
 def _is_of_type(headers: RawHeaders, kind: bytes) -> bool:
     # Asked of every response by several layers; a loop takes less than any().
-    for name, value in headers:  # noqa: SIM110
+    for name, value in headers:
         if name.lower() == b"content-type" and value.lower().lstrip(BLANKS).startswith(kind):
             return True
     return False
