@@ -22,7 +22,7 @@ GRANT_CLAIM: Final = "grant"
 """The claim that names the grant of a token of the embedded authorization server; a string."""
 
 TOPIC: Final = "mcp:revoked"
-"""Where revocations are announced; a message is the key that was written or removed, in ASCII."""
+"""Where revocations and ends of sessions are announced; a message is the key that was written or removed, in ASCII."""
 
 KEEP: Final = timedelta(hours=25)
 """How long a revocation is kept: longer than any token that is accepted lives, with an hour for clocks that differ."""
@@ -75,6 +75,8 @@ class Revoked(NamedTuple):
 
 def refused(principal: Principal, results: Sequence[Result]) -> Revoked | None:
     """What is revoked, by the results of `questions`; None when nothing is."""
+    if results.count(None) == len(results):
+        return None
     kinds = ("token", "user", "client", "grant")
     for kind, question, result in zip(kinds, questions(principal), results, strict=False):
         if result is not None and not _issued_after(principal, result):

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -65,11 +66,18 @@ def configuration(app: ASGIApp | str, **settings: Any) -> uvicorn.Config:
 class Server(uvicorn.Server):
     """Tells the app that it is about to stop, before it waits for what the app still does.
 
-    uvicorn alone says so after it has waited, and an open stream would be waited for in vain.
+    uvicorn alone says so after it has waited, and an open stream would be waited for in vain. `started_up` is called
+    when the app has started and requests are taken.
     """
+
+    def __init__(self, config: uvicorn.Config, started_up: Callable[[], None] | None = None) -> None:
+        super().__init__(config)
+        self.started_up = started_up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.started and self.started_up is not None:
+            self.started_up()
         gc.collect()
         gc.freeze()
 

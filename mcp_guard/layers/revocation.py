@@ -39,8 +39,10 @@ class Heard:
     answered: float = -math.inf
 
     def hear(self, message: bytes) -> None:
-        """A key was announced."""
-        self.note(message.decode("ascii", "replace"))
+        """A key was announced; ends of sessions, which are announced too, must not displace revocations."""
+        key = message.decode("ascii", "replace")
+        if key.startswith((revocation.PREFIX, revocation.GRANT_PREFIX)):
+            self.note(key)
 
     def note(self, key: str) -> None:
         """Remember that a key is written."""

@@ -9,8 +9,8 @@ Two kinds of handle are bound, when the app mints them and before the client can
 Streamable HTTP (2025-03-26 to 2025-11-25), and the message URL in the `endpoint` event of HTTP+SSE (2024-11-05),
 whatever its parameter is called. The URL is compared as a whole, as it was sent, so that it has one spelling. A request
 to any path that is not a resource's own is taken for such a message, whatever its method and revision: an endpoint the
-app has besides is to be declared as a resource. A message URL with the path of its own stream could not be told from
-the stream, so such a stream is cut before it is seen.
+app has besides is to be declared as a resource. A message URL with the path of a resource could not be told from the
+resource, so such a stream is cut before it is seen.
 
 A handle of another resource, a session that is older than its lifetime and a record in the store that was not made with
 the key ring are answered like unknown ones too. A principal that has all the sessions it may have is refused more
@@ -51,7 +51,7 @@ def nowhere() -> str | None:
 @dataclass(frozen=True, kw_only=True)
 class Session(StatefulCheck):
     """`ring` makes and checks the records; workers that share the store share it. `home` tells where this worker's
-    sessions are held, for `affinity`.
+    sessions are held, for `affinity`. `paths` are those of all resources: a message URL must have none of them.
     """
 
     needs = (Principal, Resource, Call)
@@ -60,6 +60,7 @@ class Session(StatefulCheck):
     ring: KeyRing = field(default_factory=KeyRing.generate)
     terms: SessionTerms = field(default_factory=SessionTerms)
     home: Callable[[], str | None] = nowhere
+    paths: frozenset[str] = frozenset()
     clock: Clock = field(default_factory=SystemClock)
     sessions: Sessions = field(init=False, repr=False, compare=False)
 
@@ -84,7 +85,9 @@ class Session(StatefulCheck):
                 return STATELESS if SESSION_FIELD in request.fields else ADMITTED
             for result in results:
                 self.sessions.check_room(result)
-            return Admission(watch=_Mint(self.sessions, principal, resource, request.path))
+            root = request.scope.get("root_path", "")
+            taken = frozenset({request.path, *self.paths, *[f"{root}{path}" for path in self.paths]})
+            return Admission(watch=_Mint(self.sessions, principal, resource, request.path, taken))
         found = results[0] if results else self.sessions.believed(handle)
         binding = self.sessions.judge(handle, principal, resource, found)
         return Admission(
@@ -114,7 +117,7 @@ def _may_open(request: RequestHead) -> bool:
     """Whether the app may open a session for this request: a handshake, or a stream outside a session."""
     call = request.fact(Call)
     return not call.modern and (
-        request.method == "GET" or any(message.method == "initialize" for message in call.messages)
+        request.method in ("GET", "HEAD") or any(message.method == "initialize" for message in call.messages)
     )
 
 
@@ -159,6 +162,7 @@ class _Mint:
     principal: Principal
     resource: Resource
     path: str
+    taken: frozenset[str]
     wants_body: bool = False
     stream: FirstEvent = field(default_factory=FirstEvent)
     open: _Use | None = None
@@ -178,8 +182,8 @@ class _Mint:
             self.wants_body = not self.stream.done
             return ()
         endpoint = urlsplit(urljoin(self.path, event.data.strip()))
-        if unquote(endpoint.path) == self.path:
-            raise rejections.GUARD_FAULT.because("the app's message URL has the path of its stream")
+        if unquote(endpoint.path) in self.taken:
+            raise rejections.GUARD_FAULT.because("the app's message URL has the path of a resource")
         handle, clock = endpoint_handle(unquote(endpoint.path), endpoint.query), self.sessions.clock
         binding = self.sessions.bind(handle, self.principal, None)
         self.open = _Use(self.sessions, clock, self.principal, handle, ends=False, renewed=clock.monotonic())

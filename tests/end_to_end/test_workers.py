@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,8 +97,8 @@ class Served:
         return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
-def prepared(folder: Path, valkey: str) -> tuple[dict[str, str], Keys]:
-    """The environment of a deployment, and its issuer."""
+def prepared(folder: Path, valkey: str, sockets: str = "/tmp/mcp-none") -> tuple[dict[str, str], Keys]:
+    """The environment of a deployment, and its issuer. The path of `sockets` must be short."""
     keys = Keys()
     jwks = folder / "jwks.json"
     jwks.write_text(json.dumps(keys.jwks()))
@@ -110,7 +111,7 @@ def prepared(folder: Path, valkey: str) -> tuple[dict[str, str], Keys]:
         "MCP_VALKEY_URL": valkey,
         "MCP_STORE_DEADLINE_SECONDS": "5",
         "MCP_SECRET_KEYS": new_key().reveal(),
-        "MCP_AFFINITY": f"unix:{folder / 'w'}",
+        "MCP_AFFINITY": f"unix:{sockets}",
         "MCP_AUDIT_FILE": str(folder / "audit.jsonl"),
         "MCP_PORT": "0",
     }
@@ -119,7 +120,8 @@ def prepared(folder: Path, valkey: str) -> tuple[dict[str, str], Keys]:
 
 @contextmanager
 def serving(folder: Path, valkey: str, workers: int = 2) -> Iterator[Served]:
-    environment, keys = prepared(folder, valkey)
+    sockets = tempfile.TemporaryDirectory(prefix="mcp-")
+    environment, keys = prepared(folder, valkey, sockets.name)
     line = [sys.executable, "-m", "mcp_guard.cli", "serve", APP, "--workers", str(workers)]
     with (folder / "errors.txt").open("w") as errors:
         process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -127,7 +129,7 @@ def serving(folder: Path, valkey: str, workers: int = 2) -> Iterator[Served]:
     try:
         assert process.stdout is not None
         served.port = int(process.stdout.readline().rpartition(":")[2])
-        until(lambda: len(served.workers) == workers, "the start of the workers")
+        until(lambda: len(list(Path(sockets.name).glob("*.sock"))) == workers, "the start of the workers", 60.0)
         served.open(served.token("first"))
         yield served
     finally:
@@ -138,6 +140,7 @@ def serving(folder: Path, valkey: str, workers: int = 2) -> Iterator[Served]:
         process.wait(10)
         if process.stdout is not None:
             process.stdout.close()
+        sockets.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -160,17 +163,17 @@ def test_a_worker_that_dies_takes_its_sessions_along_and_another_takes_its_place
     tmp_path: Path, valkey: ValkeyServer
 ) -> None:
     with serving(tmp_path, valkey.url) as served:
-        token = served.token("alice")
-        sessions = [served.open(token) for _ in range(9)]
+        tokens = [served.token(f"user-{number}") for number in range(9)]
+        sessions = [(token, served.open(token)) for token in tokens]
         victim = served.workers[0]
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
         until(lambda: victim not in served.workers and len(served.workers) == 2, "the start of another worker", 5.0)
         assert time.monotonic() - killed < 5.0
 
-        outcomes = {served.post(WHOAMI, token, session).status_code for session in sessions}
+        outcomes = {served.post(WHOAMI, token, session).status_code for token, session in sessions}
         assert outcomes <= {200, 404}
-        assert served.post(WHOAMI, token, served.open(token)).status_code == 200
+        assert served.post(WHOAMI, tokens[0], served.open(tokens[0])).status_code == 200
         assert set(served.answers) <= {200, 202, 404}
 
         served.process.terminate()
@@ -179,6 +182,21 @@ def test_a_worker_that_dies_takes_its_sessions_along_and_another_takes_its_place
         assert len(chains) >= 2
         for chain in chains:
             assert isinstance(verify(chain.read_bytes().splitlines(keepends=True)), Head), chain
+
+
+def test_a_store_that_is_away_while_a_worker_is_replaced_ends_nobody(tmp_path: Path) -> None:
+    with valkey_server() as store, serving(tmp_path, store.url) as served:
+        token, survivor = served.token("alice"), served.workers[1]
+        store.stop()
+        os.kill(served.workers[0], signal.SIGKILL)
+        errors = tmp_path / "errors.txt"
+        until(lambda: "could not start; another takes its place" in errors.read_text(), "a start without a store", 60.0)
+        assert is_running(survivor)
+        assert served.post(INITIALIZE, token).status_code == 503
+        store.start()
+        until(lambda: served.post(INITIALIZE, token).status_code == 200, "the return of the store", 30.0)
+        until(lambda: len(served.workers) == 2, "the start of another worker", 60.0)
+        assert served.process.poll() is None
 
 
 def test_an_interrupt_ends_every_worker(tmp_path: Path, valkey: ValkeyServer) -> None:

@@ -206,8 +206,9 @@ async def test_what_is_remembered_for_an_outage_is_bounded(monkeypatch: pytest.M
     monkeypatch.setattr("mcp_guard.layers.revocation.MAX_HEARD", 3)
     heard = Place().layer.heard
     for number in range(10):
-        heard.hear(f"k{number}".encode())
-    assert list(heard.keys) == ["k7", "k8", "k9"]
+        heard.hear(f"mcp:revoked:token:{number}".encode())
+        heard.hear(b"mcp:session:ended")
+    assert list(heard.keys) == [f"mcp:revoked:token:{number}" for number in (7, 8, 9)]
 
 
 async def test_listening_begins_once_and_ends() -> None:

@@ -827,6 +827,22 @@ async def test_a_message_url_that_cannot_be_told_from_others_is_never_seen(store
     assert store.held == 0
 
 
+@pytest.mark.parametrize("path", ["/mcp", "/%6dcp", "/api/mcp"])
+async def test_a_message_url_with_the_path_of_another_resource_is_never_seen(store: CountingStore, path: str) -> None:
+    layer = Session(store=store, ring=RING, paths=frozenset({"/mcp", "/sse"}), clock=store.clock)
+    guarded = guard(Stream(endpoint(f"{path}?session_id=0123")), Facts(), layer)
+    outcome = await drive(guarded, http_scope("GET", "/sse", root_path="/api"))
+    assert outcome.body == b""
+    assert not outcome.complete
+    assert store.held == 0
+
+
+async def test_a_stream_opened_with_head_counts_as_one_too(store: CountingStore) -> None:
+    place = Place(Server(), store, terms=SessionTerms(ttl=TTL, per_principal=1))
+    await place.open()
+    assert (await place.ask(method="HEAD", path="/sse", data=b"")).status == 429
+
+
 async def test_a_message_url_that_is_given_twice_is_not_seen_the_second_time(store: CountingStore) -> None:
     place = Place(Stream(endpoint("/messages/?session_id=same")), store)
     assert (await opened(place, b"alice")).complete
