@@ -160,14 +160,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         Scopes(),
         Revocation(store=state, clock=clock),
         _rate_limit(state, limits),
-        Session(
-            store=state,
-            ring=keys,
-            terms=sessions,
-            home=nowhere if worker is None else worker.home,
-            paths=frozenset(resource.path for resource in described),
-            clock=clock,
-        ),
+        _session(state, keys, sessions, worker, described, clock),
         Tasks(store=state, ring=keys),
         *([Handles(store=state, ring=keys, handles=handling.handles)] if handling.handles else []),
         Streams(store=state, per_principal=limits.streams, clock=clock),
@@ -175,6 +168,24 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         RequestState(ring=keys, single_use=handling.single_use, store=state, clock=clock),
         *([] if worker is None else [Affinity(worker)]),
         Bridge(),
+    )
+
+
+def _session(
+    store: Store,
+    ring: KeyRing,
+    terms: SessionTerms,
+    worker: Worker | None,
+    resources: Sequence[Resource],
+    clock: Clock,
+) -> Session:
+    return Session(
+        store=store,
+        ring=ring,
+        terms=terms,
+        home=nowhere if worker is None else worker.home,
+        paths=frozenset(resource.path for resource in resources),
+        clock=clock,
     )
 
 

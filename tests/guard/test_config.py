@@ -126,7 +126,7 @@ def test_the_stack_is_what_the_settings_say(environment: Environment, tmp_path: 
         VALKEY,
         {
             "WORKERS": "4",
-            "AFFINITY": f"unix:{tmp_path}",
+            "AFFINITY": "unix:/tmp/mcp-guard",
             "AFFINITY_ROUTE": "west-1",
             "AFFINITY_OTHER_ROUTES": "west-2, east-1",
             "SESSION_TTL_SECONDS": "60",
