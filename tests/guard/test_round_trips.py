@@ -102,6 +102,9 @@ async def running() -> AsyncIterator[Place]:
     with TcpProxy(shared_server().port) as proxy:
         place = Place(proxy)
         await place.guarded.start()
+        with anyio.fail_after(10):
+            while b"SUBSCRIBE" not in b"".join(proxy.sent):
+                await anyio.sleep(0.005)
         # The script and the connection are there from the first request on.
         assert (await place.ask(CALL, **LEGACY)).status == 200
         try:
