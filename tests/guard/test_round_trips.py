@@ -20,7 +20,7 @@ from mcp_guard.profiles import standard
 from mcp_guard.stack import Guard, guard
 from mcp_guard.stores.valkey import ValkeyStore
 from tests.benchmarks.peers import ISSUER, PLENTY_OF_ALL, Keys
-from tests.guard.asgi import Outcome, body, drive, http_scope, read_all, start
+from tests.guard.asgi import Outcome, body, drive, http_scope, polled, read_all, start
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.valkey_server import shared_server
 
@@ -102,9 +102,7 @@ async def running() -> AsyncIterator[Place]:
     with TcpProxy(shared_server().port) as proxy:
         place = Place(proxy)
         await place.guarded.start()
-        with anyio.fail_after(10):
-            while b"SUBSCRIBE" not in b"".join(proxy.sent):
-                await anyio.sleep(0.005)
+        await anyio.to_thread.run_sync(polled, lambda: b"SUBSCRIBE" in b"".join(proxy.sent))
         # The script and the connection are there from the first request on.
         assert (await place.ask(CALL, **LEGACY)).status == 200
         try:
