@@ -21,6 +21,7 @@ from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.request_state import RequestState
 from mcp_guard.layers.session import Session
 from mcp_guard.oauth import AuthorizationServer
+from mcp_guard.sessions import SessionTerms
 from mcp_guard.stores.base import Claim
 from mcp_guard.stores.valkey import ValkeyStore
 from tests.guard.asgi import body, drive, http_scope, read_all, start
@@ -82,7 +83,10 @@ class Racer:
         people: dict[bytes, Principal] = Facts().people
         layer = RequestState(ring=ring, store=store, single_use=frozenset({TOOL}))
         self.paying: ASGIApp = compile_layers((Facts(people), layer), paying)
-        self.opening: ASGIApp = compile_layers((Facts(people), Session(store=store, ring=ring)), opening)
+        # Sessions that are soon over, so that their number is not what decides.
+        brief = SessionTerms(ttl=timedelta(seconds=5), per_principal=10_000)
+        session = Session(store=store, ring=ring, terms=brief)
+        self.opening: ASGIApp = compile_layers((Facts(people), session), opening)
         self.attempts: Mapping[str, Attempt] = {
             "code": self.code,
             "refresh": self.refresh,
