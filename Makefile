@@ -78,14 +78,14 @@ clients: $(READY) $(CLIENTS) chromium
 	@$(BIN)/python -m pytest -m clients $(ARGS)
 
 load: $(READY)
-	@$(BIN)/python -m pytest -q -s -m load tests/guard/load $(ARGS)
+	@$(BIN)/python -m pytest -q -s -m load -o faulthandler_timeout=900 tests/guard/load $(ARGS)
 
 faults: $(READY) postgres
 	@$(BIN)/python -m pytest -o faulthandler_timeout=900 tests/guard/faults $(ARGS)
 	@$(BIN)/python -m tests.guard.faults.table
 
 soak: $(READY)
-	@$(BIN)/python -m pytest -q -s -m load tests/guard/soak $(ARGS)
+	@$(BIN)/python -m pytest -q -s -m load -o faulthandler_timeout=1800 tests/guard/soak $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
