@@ -20,8 +20,6 @@ from mcp_guard.auditlog import AuditLog, FileSink, Flaw, Head, NullSink, verify
 from mcp_guard.failures import ConfigurationError, Unavailable
 from mcp_guard.secret import Secret
 
-GRACE_SECONDS = 3
-"""How long requests in flight may take to end after an interrupt; open streams are closed at once."""
 BACKLOG = 1024
 
 

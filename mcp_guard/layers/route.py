@@ -18,6 +18,7 @@ from mcp_guard.asgi import RawHeaders
 from mcp_guard.check import Check
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import Admission, RequestHead
+from mcp_guard.messages import is_event_stream
 from mcp_guard.protocol.event_stream import MAX_FIRST_EVENT_BYTES, Blocks, data_of, read_fields
 
 SESSION_FIELD = b"mcp-session-id"
@@ -71,8 +72,7 @@ class _Named:
     blocks: Blocks = field(default_factory=Blocks)
 
     def on_start(self, status: int, headers: RawHeaders) -> RawHeaders:
-        kinds = [value.lower() for name, value in headers if name.lower() == b"content-type"]
-        self.wants_body = status == 200 and any(kind.startswith(b"text/event-stream") for kind in kinds)
+        self.wants_body = status == 200 and is_event_stream(headers)
         return [
             (name, self.name + b"." + value) if name.lower() == SESSION_FIELD else (name, value)
             for name, value in headers

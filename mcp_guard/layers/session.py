@@ -31,6 +31,7 @@ from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import Call, Principal, Resource, SessionHandle
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layer import ADMITTED, Admission, Managed, RequestHead
+from mcp_guard.messages import is_event_stream
 from mcp_guard.protocol.event_stream import FirstEvent
 from mcp_guard.revocation import Listening
 from mcp_guard.secret import fingerprint
@@ -86,8 +87,7 @@ class Session(StatefulCheck):
             for result in results:
                 self.sessions.check_room(result)
             root = request.scope.get("root_path", "")
-            taken = frozenset({request.path, *self.paths, *[f"{root}{path}" for path in self.paths]})
-            return Admission(watch=_Mint(self.sessions, principal, resource, request.path, taken))
+            return Admission(watch=_Mint(self.sessions, principal, resource, request.path, root, self.paths))
         found = results[0] if results else self.sessions.believed(handle)
         binding = self.sessions.judge(handle, principal, resource, found)
         return Admission(
@@ -136,7 +136,7 @@ class _Use:
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
         if status == 404 or (self.ends and 200 <= status < 300):
             return self.sessions.ending(self.handle, self.principal)
-        self.wants_body = _is_event_stream(headers)
+        self.wants_body = is_event_stream(headers)
         self.renewed = self.clock.monotonic()
         return ()
 
@@ -162,6 +162,7 @@ class _Mint:
     principal: Principal
     resource: Resource
     path: str
+    root: str
     taken: frozenset[str]
     wants_body: bool = False
     stream: FirstEvent = field(default_factory=FirstEvent)
@@ -171,7 +172,7 @@ class _Mint:
         minted = [value for name, value in headers if name.lower() == SESSION_FIELD]
         if minted:
             return self.sessions.bind(minted[0].decode("latin-1"), self.principal, self.resource)
-        self.wants_body = status == 200 and _is_event_stream(headers)
+        self.wants_body = status == 200 and is_event_stream(headers)
         return ()
 
     def on_body(self, chunk: bytes) -> Sequence[Operation]:
@@ -182,7 +183,7 @@ class _Mint:
             self.wants_body = not self.stream.done
             return ()
         endpoint = urlsplit(urljoin(self.path, event.data.strip()))
-        if unquote(endpoint.path) in self.taken:
+        if unquote(endpoint.path) in (self.path, *self.taken, *[f"{self.root}{path}" for path in self.taken]):
             raise rejections.GUARD_FAULT.because("the app's message URL has the path of a resource")
         handle, clock = endpoint_handle(unquote(endpoint.path), endpoint.query), self.sessions.clock
         binding = self.sessions.bind(handle, self.principal, None)
@@ -195,9 +196,3 @@ class _Mint:
 
     def on_end(self) -> None:
         """Nothing to let go of."""
-
-
-def _is_event_stream(headers: RawHeaders) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
-    )

@@ -827,6 +827,14 @@ async def test_a_message_url_that_cannot_be_told_from_others_is_never_seen(store
     assert store.held == 0
 
 
+@pytest.mark.parametrize("content_type", [b"text/event-stream", b" \tText/Event-Stream ;x=1"])
+async def test_a_stream_is_one_however_its_type_is_spelled(store: CountingStore, content_type: bytes) -> None:
+    place = Place(Stream(endpoint("/messages/?session_id=0123"), content_type=content_type), store)
+    await opened(place)
+    assert (await place.ask(path="/messages/", query=b"session_id=0123")).status == 202
+    assert (await place.ask(b"bob", path="/messages/", query=b"session_id=0123")).status == 404
+
+
 @pytest.mark.parametrize("path", ["/mcp", "/%6dcp", "/api/mcp"])
 async def test_a_message_url_with_the_path_of_another_resource_is_never_seen(store: CountingStore, path: str) -> None:
     layer = Session(store=store, ring=RING, paths=frozenset({"/mcp", "/sse"}), clock=store.clock)
