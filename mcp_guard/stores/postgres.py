@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.secret import Secret
@@ -197,6 +197,8 @@ class _Pool:
                 trip.cut(task)
         try:
             return task.result()
+        except PoolTimeout:
+            raise self._late() from None
         except psycopg.Error as error:
             raise admin.unavailable(error) from error
 
@@ -211,11 +213,15 @@ class _Pool:
         while not task.done():
             left = timeout - asyncio.get_running_loop().time()
             if left <= 0:
-                raise StoreUnavailable(f"PostgreSQL did not answer within {self.seconds * 1000:g} ms")
+                raise self._late()
             waited: set[asyncio.Future[Any]] = {task} if refused.done() else {task, refused}
             await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if refused.done() and trip.connection is None and not task.done():
                 raise StoreUnavailable("PostgreSQL refuses connections")
+
+    def _late(self) -> StoreUnavailable:
+        """Whether the wait for a connection or for the answer took the deadline is all one."""
+        return StoreUnavailable(f"PostgreSQL did not answer within {self.seconds * 1000:g} ms")
 
     async def _travel(self, trip: _Trip, statement: str, arguments: Sequence[Any]) -> list[Any]:
         trip.connection = connection = await self.pool.getconn(timeout=self.seconds)
