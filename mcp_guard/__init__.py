@@ -9,13 +9,13 @@ from mcp_guard.keyring import KeyRing
 from mcp_guard.keysources import RemoteKeys, StaticKeys
 from mcp_guard.layers.handles import Handle
 from mcp_guard.layers.rate_limit import Limit, Shared, ToolLimit
-from mcp_guard.layers.token import TrustedIssuer
 from mcp_guard.profiles import Handling, Limits, standard
 from mcp_guard.rejections import Rejection
 from mcp_guard.revocation import Revoker
 from mcp_guard.sessions import SessionTerms
 from mcp_guard.stack import Guard, guard
 from mcp_guard.stores.memory import MemoryStore
+from mcp_guard.tokens import TrustedIssuer
 
 __all__ = [
     "AuditLog",

@@ -22,6 +22,7 @@ from mcp_guard.stores.base import Operation, Result, Store
 class Layer:
     """What all layers have in common: the facts they need and add, and `wrap`.
 
+    `owes` are facts that have to be judged further in: a stack in which no later layer needs them is not built.
     `judges_handshakes` says that the layer also sees WebSocket handshakes (which no stack lets through yet) and
     requests that are refused because the stack cannot be started.
     """
@@ -29,6 +30,11 @@ class Layer:
     needs: ClassVar[tuple[type[Any], ...]] = ()
     adds: ClassVar[tuple[type[Any], ...]] = ()
     judges_handshakes: ClassVar[bool] = False
+
+    @property
+    def owes(self) -> Sequence[type[Any]]:
+        """What this layer let through on condition."""
+        return ()
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """This layer alone around `app`; fits Starlette's and FastMCP's `Middleware(layer.wrap)`."""
@@ -136,7 +142,23 @@ def guarded(layers: Sequence[Layer], app: ASGIApp) -> Guard:
     """`app` behind `layers`, which start and close what they depend on.
 
     Raises:
-        ConfigurationError: a layer is neither a `Check` nor a `StatefulCheck`.
+        ConfigurationError: a layer is neither a `Check` nor a `StatefulCheck`, or what it owes is judged by none.
     """
+    check_debts(layers)
     managed = tuple({id(one): one for layer in layers for one in layer.managed()}.values())
     return Guard(compile_layers(layers, app), app, managed)
+
+
+def check_debts(layers: Sequence[Layer]) -> None:
+    """Check that whatever a layer leaves to be judged is judged further in.
+
+    Raises:
+        ConfigurationError: naming the layer and the fact.
+    """
+    for position, layer in enumerate(layers):
+        judged = {needed for later in layers[position + 1 :] for needed in later.needs}
+        for owed in layer.owes:
+            if owed not in judged:
+                raise ConfigurationError(
+                    f"{type(layer).__name__} leaves {owed.__name__} to be judged, and no layer further in does"
+                )

@@ -18,10 +18,10 @@ from mcp_guard.keysources import KeySource, RemoteKeys, StaticKeys
 from mcp_guard.layers.origin import Origin
 from mcp_guard.layers.proxy import Proxy
 from mcp_guard.layers.route import Route
-from mcp_guard.layers.token import TrustedIssuer
 from mcp_guard.profiles import Handling, Limits, common_origin, standard
 from mcp_guard.protocol.uris import PublicUrl
 from mcp_guard.stack import Guard, guard
+from mcp_guard.tokens import TrustedIssuer
 
 APP_VARIABLE: Final = "MCP_GUARD_APP"
 """How a worker is told which app to import; set by `mcp-guard serve` for its own workers."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from mcp_guard.asgi import Scope
 
@@ -86,6 +86,10 @@ class Transport:
         return self.scheme == "https"
 
 
+Policy: TypeAlias = Literal["off", "allowed", "required"]
+"""Whether tokens bound to a key of their sender are refused, welcome, or the only ones that are accepted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One protected resource: an MCP endpoint with its own metadata document, audience and challenge.
@@ -93,7 +97,9 @@ class Resource:
     `url` is the resource identifier (RFC 9728 §1.2), exactly as clients and tokens spell it. `path` is its path.
     `messages` is the path of the POST endpoint of an HTTP+SSE transport (2024-11-05); it belongs to the same resource.
     `aliases` are further audiences that are welcome here; nothing is ever derived from a request.
-    `scopes` are needed for every request, `tool_scopes` for calls of one tool.
+    `scopes` are needed for every request, `tool_scopes` for calls of one tool. `dpop` is the policy for tokens that
+    are bound to a key (RFC 9449), `certificates` for those bound to a client certificate (RFC 8705); what a stack has
+    no layer for is off.
     """
 
     url: str
@@ -103,10 +109,44 @@ class Resource:
     scopes: frozenset[str] = frozenset()
     tool_scopes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     name: str | None = None
+    dpop: Policy = "allowed"
+    certificates: Policy = "off"
 
     @property
     def audiences(self) -> frozenset[str]:
         return self.aliases | {self.url}
+
+
+class Confirmation(NamedTuple):
+    """What a token is bound to (RFC 7800 §3.1): the RFC 7638 thumbprint of a key (RFC 9449 §6.1), the SHA-256 of a
+    certificate (RFC 8705 §3.1), both in base64url; None for what it is not bound to.
+    """
+
+    jkt: str | None = None
+    x5t_s256: str | None = None
+
+
+UNBOUND = Confirmation()
+"""That of a bearer token."""
+
+
+@dataclass(frozen=True, slots=True)
+class SenderKey:
+    """The key whose possession the sender of the token still has to prove: its thumbprint, None for a bearer token.
+
+    `token_digest` is the SHA-256 of the token, 32 bytes, which a proof has to be about (RFC 9449 §4.3, check 11); empty
+    for a bearer token.
+    """
+
+    thumbprint: str | None
+    token_digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SenderCertificate:
+    """The certificate that the sender of the token still has to have: its thumbprint, None for any or none."""
+
+    thumbprint: str | None
 
 
 @dataclass(frozen=True)
@@ -114,7 +154,8 @@ class Principal:
     """Who is asking, from a verified token alone.
 
     Two requests are of the same principal when issuer, subject, client and tenant agree; the token string is not part
-    of it, since it is refreshed. `expires_at` is in seconds since 1970 (RFC 7519 §2 NumericDate).
+    of it, since it is refreshed. `expires_at` is in seconds since 1970 (RFC 7519 §2 NumericDate). `confirmation` is
+    what the token is bound to.
     """
 
     issuer: str
@@ -125,6 +166,7 @@ class Principal:
     expires_at: float
     token_fingerprint: str
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    confirmation: Confirmation = UNBOUND
 
     @property
     def identity(self) -> tuple[str, str, str, str | None]:

@@ -50,12 +50,13 @@ from mcp_guard.layers.streams import PER_PRINCIPAL as STREAMS_PER_PRINCIPAL
 from mcp_guard.layers.streams import Streams
 from mcp_guard.layers.tasks import Tasks
 from mcp_guard.layers.tls import Tls
-from mcp_guard.layers.token import Token, TrustedIssuer
+from mcp_guard.layers.token import Token
 from mcp_guard.layers.wire import Wire
 from mcp_guard.protocol.uris import PublicUrl
 from mcp_guard.sessions import SessionTerms
 from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
+from mcp_guard.tokens import TrustedIssuer
 
 if TYPE_CHECKING:
     from mcp_guard.oauth import AuthorizationServer

@@ -96,14 +96,16 @@ ORIGIN_NOT_ALLOWED = Kind(
 NOT_FOUND = Kind("not_found", 404, "Not found", "RFC 9110 §15.5.5")
 
 # Who is asking (RFC 6750 §3.1). The description must stay inside the character set of RFC 6750 §3.
-CREDENTIALS_MISSING = Kind("credentials_missing", 401, "A bearer token is required", "RFC 6750 §3.1")
+CREDENTIALS_MISSING = Kind("credentials_missing", 401, "An access token is required", "RFC 6750 §3.1")
 CREDENTIALS_MALFORMED = Kind(
     "credentials_malformed", 400, "The Authorization header is malformed", "RFC 6750 §3.1", "invalid_request"
 )
 CREDENTIALS_REPEATED = Kind(
     "credentials_repeated", 400, "More than one credential was sent", "RFC 6750 §2", "invalid_request"
 )
-SCHEME_NOT_SUPPORTED = Kind("scheme_not_supported", 401, "Only bearer tokens are accepted", "RFC 9110 §11.6.1")
+SCHEME_NOT_SUPPORTED = Kind(
+    "scheme_not_supported", 401, "The authentication scheme is not accepted", "RFC 9110 §11.6.1"
+)
 TOKEN_MALFORMED = Kind("token_malformed", 401, "The token is malformed", "RFC 7519 §7.2", "invalid_token")
 TOKEN_TYPE = Kind("token_type", 401, "The token is not an access token", "RFC 9068 §4", "invalid_token")
 TOKEN_ALGORITHM = Kind(
@@ -123,6 +125,9 @@ TOKEN_CLAIMS = Kind(
 )
 TOKEN_BOUND = Kind(
     "token_bound", 401, "The token is bound to a key and is no bearer token", "RFC 9449 §7.2", "invalid_token"
+)
+TOKEN_UNBOUND = Kind(
+    "token_unbound", 401, "Only tokens that are bound to a key are accepted so", "RFC 9449 §7.1", "invalid_token"
 )
 TOKEN_REVOKED = Kind("token_revoked", 401, "The token was revoked", "RFC 7009 §2", "invalid_token")
 INSUFFICIENT_SCOPE = Kind(

@@ -14,16 +14,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
 
 from mcp_guard import rejections, revocation
+from mcp_guard.challenges import challenges, scheme_of
 from mcp_guard.check import StatefulCheck
 from mcp_guard.clock import Clock, SystemClock
 from mcp_guard.facts import Principal, Resource
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.layer import ADMITTED, Admission, Managed, RequestHead
-from mcp_guard.protocol.authorization_header import bearer_challenge
-from mcp_guard.protocol.metadata import well_known_url
 from mcp_guard.rejections import Rejection
 from mcp_guard.stores.base import Operation, Result
 
@@ -91,11 +89,5 @@ class Revocation(StatefulCheck):
 
 def _refusal(request: RequestHead, reason: str) -> Rejection:
     resource = request.fact(Resource)
-    challenge = _challenge(resource.url, resource.scopes)
-    return rejections.TOKEN_REVOKED.because(reason, [(b"www-authenticate", challenge)])
-
-
-@lru_cache(256)
-def _challenge(url: str, scopes: frozenset[str]) -> bytes:
     kind = rejections.TOKEN_REVOKED
-    return bearer_challenge(well_known_url(url), scopes, error=kind.error, error_description=kind.description)
+    return kind.because(reason, challenges(resource.url, resource.scopes, [scheme_of(request)], kind))

@@ -1,4 +1,4 @@
-"""The Authorization field and the challenge that answers it (RFC 9110 §11, RFC 6750 §2.1 and §3)."""
+"""The Authorization field and the challenges that answer it (RFC 9110 §11, RFC 6750 §2.1 and §3, RFC 9449 §7.1)."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -7,8 +7,10 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from mcp_guard.protocol import scopes as scope_rules
+from mcp_guard.protocol.jose import PROOF_ALGORITHMS
 
 BEARER: Final = "bearer"
+DPOP: Final = "dpop"
 MAX_FIELD_BYTES: Final = 8192 + 64
 """The longest token that is accepted (see `jose`), and room for the name of a scheme."""
 
@@ -122,6 +124,22 @@ def bearer_challenge(
     Raises:
         ValueError: a value has characters that must not be there.
     """
+    return challenge("Bearer", _said(resource_metadata, scopes, error, error_description))
+
+
+def dpop_challenge(
+    resource_metadata: str, scopes: Collection[str] = (), *, error: str = "", error_description: str = ""
+) -> bytes:
+    """The challenge for a token that is bound to a key (RFC 9449 §7.1), with the algorithms that proofs may have.
+
+    Raises:
+        ValueError: a value has characters that must not be there.
+    """
+    algorithms = " ".join(sorted(PROOF_ALGORITHMS))
+    return challenge("DPoP", {**_said(resource_metadata, scopes, error, error_description), "algs": algorithms})
+
+
+def _said(resource_metadata: str, scopes: Collection[str], error: str, error_description: str) -> dict[str, str]:
     params = {}
     if error:
         params["error"] = error
@@ -129,7 +147,7 @@ def bearer_challenge(
     params["resource_metadata"] = resource_metadata
     if scopes:
         params["scope"] = scope_rules.render(scopes)
-    return challenge("Bearer", params)
+    return params
 
 
 def _has_access_token(query: bytes) -> bool:

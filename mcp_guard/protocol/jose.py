@@ -21,6 +21,9 @@ ALGORITHMS: Final = frozenset(
 )
 """Signatures with a public key alone (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2); never `none`, never a MAC."""
 
+PROOF_ALGORITHMS: Final = frozenset(["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "PS384", "PS512"])
+"""What DPoP proofs may be signed with (RFC 9449 §4.2): RSA only with PSS, since the key is made for it."""
+
 _COMPACT_SEGMENTS: Final = 3
 _ENCRYPTED_SEGMENTS: Final = 5
 _VISIBLE: Final = re.compile(r"[!-~]+")

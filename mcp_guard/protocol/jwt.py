@@ -9,7 +9,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, NoReturn
 
-from mcp_guard.protocol import jose, scopes, strict_json
+from mcp_guard.facts import UNBOUND, Confirmation
+from mcp_guard.protocol import b64url, jose, scopes, strict_json
+from mcp_guard.protocol.b64url import Base64Error
 from mcp_guard.protocol.jose import AlgorithmError, CompactJws, JoseError
 from mcp_guard.protocol.scopes import ScopeError
 from mcp_guard.protocol.strict_json import JsonError
@@ -20,6 +22,8 @@ MAX_CLIENT_ID_CHARACTERS: Final = 2048
 """A client id may be a URL."""
 LATEST_DATE: Final = 253_402_300_799.0
 """The end of the year 9999, in seconds since 1970; no later date is meant seriously."""
+
+THUMBPRINT_BYTES: Final = 32
 
 _ACCESS_TOKEN: Final = frozenset({"at+jwt", "application/at+jwt"})
 _UNTYPED: Final = frozenset({"jwt", "application/jwt"})
@@ -42,6 +46,7 @@ class Fault(StrEnum):
     AUDIENCE = "audience"
     CLAIMS = "claims"
     BOUND = "bound"
+    UNBOUND = "unbound"
 
 
 class TokenError(ValueError):
@@ -87,6 +92,7 @@ class AccessToken(NamedTuple):
     not_before: float
     expires_at: float
     claims: Mapping[str, Any]
+    confirmation: Confirmation = UNBOUND
 
 
 def read(token: bytes) -> UnverifiedToken:
@@ -149,8 +155,6 @@ def judge(token: UnverifiedToken, rules: Rules, audiences: Set[str], now: float)
         raise TokenError(Fault.LIFETIME, "exp is not after iat")
     if expires_at - issued_at > rules.maximum_lifetime_seconds:
         raise TokenError(Fault.LIFETIME, f"exp is {expires_at - issued_at:.0f} s after iat")
-    if "cnf" in claims:
-        raise TokenError(Fault.BOUND, "the token has cnf")
     if not isinstance(claims.get("jti", ""), str):
         raise TokenError(Fault.CLAIMS, "jti is not a string")
     return AccessToken(
@@ -162,6 +166,7 @@ def judge(token: UnverifiedToken, rules: Rules, audiences: Set[str], now: float)
         not_before=not_before,
         expires_at=expires_at,
         claims=claims,
+        confirmation=confirmation(claims),
     )
 
 
@@ -175,6 +180,32 @@ def check_times(not_before: float, expires_at: float, now: float, leeway_seconds
         raise TokenError(Fault.EXPIRED, f"exp was {now - expires_at:.0f} s ago")
     if now < not_before - leeway_seconds:
         raise TokenError(Fault.NOT_YET_VALID, f"nbf or iat is {not_before - now:.0f} s ahead")
+
+
+def confirmation(claims: Mapping[str, Any]) -> Confirmation:
+    """What the token is bound to, from `cnf` (RFC 7800 §3.1).
+
+    Raises:
+        TokenError: `BOUND`, when it is bound in a way that nobody here checks.
+    """
+    if "cnf" not in claims:
+        return UNBOUND
+    cnf = claims["cnf"]
+    if not isinstance(cnf, dict) or not cnf or not {"jkt", "x5t#S256"}.issuperset(cnf):
+        raise TokenError(Fault.BOUND, "cnf is not an object of jkt and x5t#S256 alone")
+    return Confirmation(_thumbprint(cnf, "jkt"), _thumbprint(cnf, "x5t#S256"))
+
+
+def _thumbprint(cnf: Mapping[str, Any], name: str) -> str | None:
+    if name not in cnf:
+        return None
+    value = cnf[name]
+    try:
+        if isinstance(value, str) and len(b64url.decode(value)) == THUMBPRINT_BYTES:
+            return value
+    except Base64Error:
+        pass
+    raise TokenError(Fault.BOUND, f"{name} is not the base64url of a SHA-256")
 
 
 def _check_audience(claim: object, audiences: Set[str]) -> None:

@@ -15,8 +15,9 @@ from mcp_guard.delivery import Delivery
 from mcp_guard.facts import Principal, Resource
 from mcp_guard.keysources import StaticKeys
 from mcp_guard.layer import RequestHead
-from mcp_guard.layers.token import Token, TrustedIssuer
+from mcp_guard.layers.token import Token
 from mcp_guard.rejections import Rejection
+from mcp_guard.tokens import TrustedIssuer
 
 ISSUER = "https://as.example.com"
 RESOURCE = "https://mcp.example.com/mcp"

@@ -18,11 +18,12 @@ from mcp_guard.keysources import StaticKeys
 from mcp_guard.layers.rate_limit import PER_PRINCIPAL, RateLimit
 from mcp_guard.layers.revocation import Revocation
 from mcp_guard.layers.session import Session, nowhere
-from mcp_guard.layers.token import Token, TrustedIssuer
+from mcp_guard.layers.token import Token
 from mcp_guard.sessions import Sessions, SessionTerms
 from mcp_guard.stack import guard
 from mcp_guard.stores.base import Bucket, Spend
 from mcp_guard.stores.memory import MemoryStore
+from mcp_guard.tokens import TrustedIssuer
 from tests.benchmarks.in_process import AUTHORITY, URL, Row
 from tests.benchmarks.peers import (
     ISSUER,

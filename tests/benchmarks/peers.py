@@ -23,11 +23,11 @@ from mcp_guard.facts import Resource
 from mcp_guard.keyring import KeyRing
 from mcp_guard.keysources import StaticKeys
 from mcp_guard.layers.rate_limit import Limit
-from mcp_guard.layers.token import TrustedIssuer
 from mcp_guard.profiles import Limits, standard
 from mcp_guard.stack import Guard, guard
 from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
+from mcp_guard.tokens import TrustedIssuer
 
 ISSUER = "https://as.example.com"
 MODERN = "2026-07-28"

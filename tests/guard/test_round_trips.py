@@ -15,10 +15,10 @@ from mcp_guard.auditlog import AuditLog, NullSink
 from mcp_guard.facts import Resource
 from mcp_guard.keyring import KeyRing
 from mcp_guard.keysources import StaticKeys
-from mcp_guard.layers.token import TrustedIssuer
 from mcp_guard.profiles import standard
 from mcp_guard.stack import Guard, guard
 from mcp_guard.stores.valkey import ValkeyStore
+from mcp_guard.tokens import TrustedIssuer
 from tests.benchmarks.peers import ISSUER, PLENTY_OF_ALL, Keys
 from tests.guard.asgi import Outcome, body, drive, http_scope, polled, read_all, start
 from tests.support.tcp_proxy import TcpProxy

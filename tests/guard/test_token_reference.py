@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mcp_guard.keysources import Freshness, RemoteKeys
-from mcp_guard.layers.token import TrustedIssuer
 from mcp_guard.protocol import jose, jwk, jwt, strict_json
 from mcp_guard.protocol.jwt import Fault
+from mcp_guard.tokens import TrustedIssuer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "tokens.md").read_text("utf-8")
 

@@ -31,11 +31,11 @@ from mcp_guard.auditlog import AuditLog, FileSink
 from mcp_guard.facts import Resource
 from mcp_guard.keyring import KeyRing, new_key
 from mcp_guard.keysources import StaticKeys
-from mcp_guard.layers.token import TrustedIssuer
 from mcp_guard.profiles import standard
 from mcp_guard.serving import Server, configuration
 from mcp_guard.stack import guard
 from mcp_guard.stores.valkey import ValkeyStore
+from mcp_guard.tokens import TrustedIssuer
 from tests.benchmarks.peers import ISSUER, PLENTY_OF_ALL, Keys
 from tests.support.serving import listen
 

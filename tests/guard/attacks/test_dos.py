@@ -79,7 +79,7 @@ async def test_dos_05_a_flood_of_tokens_leaves_what_is_remembered_bounded() -> N
             if number % 100 == 0:
                 await one.send(hot)
     assert one.keys.asked == 3_001, "nor do valid ones put out one that is in use"
-    remembered = one.layer._verified
+    remembered = one.layer._remembered
     assert len(remembered.young) + len(remembered.old) <= 500
     assert guarded().layer.cached_tokens == 10_000
 

@@ -17,10 +17,10 @@ from mcp_guard.facts import Resource
 from mcp_guard.keyring import KeyRing
 from mcp_guard.keysources import StaticKeys
 from mcp_guard.layers.rate_limit import Limit
-from mcp_guard.layers.token import TrustedIssuer
 from mcp_guard.profiles import Handling, Limits, standard
 from mcp_guard.stack import guard
 from mcp_guard.stores.valkey import ValkeyStore
+from mcp_guard.tokens import TrustedIssuer
 from tests.guard.faults.app import Shop
 from tests.guard.faults.serve import MCP_URL, VARIABLE, Settings
 from tests.guard.signing import ISSUER

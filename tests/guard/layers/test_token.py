@@ -1,5 +1,6 @@
 """Who is asking, told from one bearer token of a trusted issuer."""
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -9,12 +10,16 @@ from typing import Any
 import pytest
 
 from mcp_guard import rejections
+from mcp_guard.check import Check
 from mcp_guard.clock import ManualClock
-from mcp_guard.facts import Principal, Resource, fact
+from mcp_guard.facts import Policy, Principal, Resource, SenderCertificate, SenderKey, fact
 from mcp_guard.failures import ConfigurationError, KeySourceUnavailable
 from mcp_guard.keysources import Found, KeySource, StaticKeys
-from mcp_guard.layers.token import Token, TrustedIssuer
+from mcp_guard.layer import ADMITTED, Admission, RequestHead
+from mcp_guard.layers.token import Token
 from mcp_guard.protocol.jwk import import_set
+from mcp_guard.stack import guard as guard_with
+from mcp_guard.tokens import TrustedIssuer
 from tests.guard.asgi import CountingApp, Headers, Outcome, drive, http_scope
 from tests.guard.signing import ISSUER, NOW, RESOURCE, SigningKey, dump, good_claims, jwk_set
 
@@ -411,7 +416,7 @@ async def test_the_cache_never_holds_more_than_its_capacity() -> None:
     values = [bearer(KEY.token(jti=str(number))) for number in range(40)]
     for value in values:
         assert (await guard.send(value)).status == 200
-    assert len(guard.layer._verified.young) + len(guard.layer._verified.old) <= 10
+    assert len(guard.layer._remembered.young) + len(guard.layer._remembered.old) <= 10
     asked = guard.keys.asked
     assert (await guard.send(values[-1])).status == 200
     assert guard.keys.asked == asked, "the newest is remembered"
@@ -423,3 +428,102 @@ async def test_a_token_in_use_outlives_the_rotation_of_the_cache() -> None:
         assert (await guard.send(kept)).status == 200
         assert (await guard.send(bearer(KEY.token(jti=str(number))))).status == 200
     assert guard.keys.asked == 41
+
+
+THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+OTHER = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"
+BY_KEY, BY_CERTIFICATE, BY_BOTH = ({"jkt": THUMBPRINT}, {"x5t#S256": OTHER}, {"jkt": THUMBPRINT, "x5t#S256": OTHER})
+
+
+@dataclass(frozen=True)
+class Judge(Check):
+    """Stands for the layers that ask for a proof and for a certificate."""
+
+    needs = (SenderKey, SenderCertificate)
+
+    async def admit(self, request: RequestHead) -> Admission:
+        return ADMITTED
+
+
+async def outcome_of(scheme: str, cnf: object, dpop: Policy = "allowed", certificates: Policy = "allowed") -> Outcome:
+    resource = Resource(RESOURCE, "/mcp", dpop=dpop, certificates=certificates)
+    layer = guarded(resources=(resource,), dpop=True, certificates=True).layer
+    app = CountingApp()
+    token = KEY.token() if cnf is None else KEY.token(cnf=cnf)
+    headers = [(b"host", b"mcp.example.com"), (b"authorization", scheme.encode() + b" " + token), (b"dpop", b"proof")]
+    outcome = await drive(guard_with(app, layer, Judge()), http_scope("POST", "/mcp", headers))
+    assert (outcome.status == 200) is (app.calls == 1)
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("scheme", "cnf", "dpop", "certificates", "refusal"),
+    [
+        ("Bearer", None, "allowed", "allowed", None),
+        ("Bearer", None, "off", "off", None),
+        ("DPoP", BY_KEY, "allowed", "off", None),
+        ("dpop", BY_KEY, "required", "off", None),
+        ("Bearer", BY_CERTIFICATE, "off", "allowed", None),
+        ("Bearer", BY_CERTIFICATE, "allowed", "required", None),
+        ("DPoP", BY_BOTH, "required", "required", None),
+        ("Bearer", BY_KEY, "allowed", "allowed", rejections.TOKEN_BOUND),
+        ("Bearer", BY_BOTH, "allowed", "allowed", rejections.TOKEN_BOUND),
+        ("Bearer", BY_KEY, "off", "allowed", rejections.TOKEN_BOUND),
+        ("DPoP", BY_KEY, "off", "allowed", rejections.SCHEME_NOT_SUPPORTED),
+        ("DPoP", None, "allowed", "allowed", rejections.TOKEN_UNBOUND),
+        ("DPoP", BY_CERTIFICATE, "allowed", "allowed", rejections.TOKEN_UNBOUND),
+        ("Bearer", None, "required", "off", rejections.SCHEME_NOT_SUPPORTED),
+        ("Bearer", BY_KEY, "required", "off", rejections.SCHEME_NOT_SUPPORTED),
+        ("DPoP", None, "required", "off", rejections.TOKEN_UNBOUND),
+        ("Bearer", BY_CERTIFICATE, "allowed", "off", rejections.TOKEN_BOUND),
+        ("DPoP", BY_BOTH, "allowed", "off", rejections.TOKEN_BOUND),
+        ("Bearer", None, "allowed", "required", rejections.TOKEN_UNBOUND),
+        ("DPoP", BY_KEY, "allowed", "required", rejections.TOKEN_UNBOUND),
+    ],
+)
+async def test_a_bound_token_is_accepted_as_the_resource_wants_it(
+    scheme: str, cnf: object, dpop: Policy, certificates: Policy, refusal: rejections.Kind | None
+) -> None:
+    outcome = await outcome_of(scheme, cnf, dpop, certificates)
+    assert outcome.status == (200 if refusal is None else refusal.status)
+    if refusal is not None:
+        assert outcome.json()["error_description"] == refusal.description
+
+
+async def test_the_first_challenge_is_that_of_the_scheme_in_use() -> None:
+    bound = await outcome_of("Bearer", BY_KEY)
+    unbound = await outcome_of("DPoP", None)
+    assert [value.split(b" ")[0] for value in bound.values(b"www-authenticate")] == [b"Bearer", b"DPoP"]
+    first, second = unbound.values(b"www-authenticate")
+    assert first.startswith(b'DPoP error="invalid_token", ')
+    assert second.startswith(b"Bearer resource_metadata=")
+    assert b'algs="ES256 ES384 Ed25519 EdDSA PS256 PS384 PS512"' in first
+    assert b"error" not in second
+
+
+async def test_what_the_sender_has_to_prove_is_handed_inward() -> None:
+    layer = guarded(resources=(Resource(RESOURCE, "/mcp", certificates="allowed"),), dpop=True, certificates=True).layer
+    app, token = CountingApp(), KEY.token(cnf=BY_BOTH)
+    headers = [(b"host", b"mcp.example.com"), (b"authorization", b"DPoP " + token), (b"dpop", b"proof")]
+    assert (await drive(guard_with(app, layer, Judge()), http_scope("POST", "/mcp", headers))).status == 200
+    assert fact(app.scopes[0], SenderKey) == SenderKey(THUMBPRINT, hashlib.sha256(token).digest())
+    assert fact(app.scopes[0], SenderCertificate) == SenderCertificate(OTHER)
+    assert fact(app.scopes[0], Principal).confirmation == (THUMBPRINT, OTHER)
+    assert dict(app.scopes[0]["headers"])[b"dpop"] == b"proof", "the layer further in judges it"
+
+
+@pytest.mark.parametrize(("setting", "owed"), [("dpop", "SenderKey"), ("certificates", "SenderCertificate")])
+def test_a_stack_that_asks_for_no_proof_is_not_built(setting: str, owed: str) -> None:
+    layer = guarded(**{setting: True}).layer
+    with pytest.raises(ConfigurationError, match=f"Token leaves {owed} to be judged, and no layer further in does"):
+        guard_with(CountingApp(), layer)
+    with pytest.raises(ConfigurationError, match=owed):
+        layer.wrap(CountingApp())
+
+
+@pytest.mark.parametrize("setting", ["dpop", "certificates"])
+def test_a_policy_that_cannot_be_kept_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"resources: {setting} is required by .*, and off in Token"):
+        guarded(resources=(Resource(RESOURCE, "/mcp", **{setting: "required"}),))
+    with pytest.raises(ConfigurationError, match=f"resources: {setting} must be off, allowed or required, not 'on'"):
+        guarded(resources=(Resource(RESOURCE, "/mcp", **{setting: "on"}),))

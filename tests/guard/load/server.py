@@ -61,9 +61,9 @@ def served(kind: str, url: str, keys: Keys, folder: Path) -> ASGIApp:
     from mcp_guard.auditlog import AuditLog, FileSink
     from mcp_guard.facts import Resource
     from mcp_guard.keysources import StaticKeys
-    from mcp_guard.layers.token import TrustedIssuer
     from mcp_guard.profiles import standard
     from mcp_guard.stack import guard
+    from mcp_guard.tokens import TrustedIssuer
     from tests.benchmarks.peers import ISSUER
 
     layers = standard(

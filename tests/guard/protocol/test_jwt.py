@@ -16,6 +16,9 @@ RULES = Rules(ISSUER)
 AUDIENCES = frozenset({RESOURCE})
 NAN, INFINITY = float("nan"), float("inf")
 
+THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+"""RFC 9449 §6.1, figure 9."""
+
 
 def unverified(claims: dict[str, Any] | None = None, **changes: Any) -> UnverifiedToken:
     """A token as it stands after its signature was verified; a change to `...` removes the claim."""
@@ -326,9 +329,35 @@ class TestNames:
     def test_a_token_id_may_be_missing(self) -> None:
         assert judged(jti=...).subject == "alice"
 
-    @pytest.mark.parametrize("cnf", [{"jkt": "x"}, {"x5t#S256": "x"}, {}, None, "x"])
-    def test_a_bound_token_is_no_bearer_token(self, cnf: object) -> None:
+    @pytest.mark.parametrize(
+        "cnf",
+        [
+            {},
+            None,
+            "x",
+            [],
+            True,
+            {"jkt": "x"},
+            {"jkt": None},
+            {"jkt": [THUMBPRINT]},
+            {"jkt": THUMBPRINT + "="},
+            {"jkt": THUMBPRINT[:-2]},
+            {"x5t#S256": "x"},
+            {"x5t#S256": THUMBPRINT, "jkt": ""},
+            {"jwk": {"kty": "EC"}},
+            {"kid": "k1"},
+            {"jkt": THUMBPRINT, "jwk": {}},
+            {"JKT": THUMBPRINT},
+        ],
+    )
+    def test_a_token_that_is_bound_in_a_way_nobody_checks_is_refused(self, cnf: object) -> None:
         assert fault(cnf=cnf) is Fault.BOUND
+
+    def test_what_a_token_is_bound_to_is_read(self) -> None:
+        assert judged().confirmation == (None, None)
+        assert judged(cnf={"jkt": THUMBPRINT}).confirmation == (THUMBPRINT, None)
+        assert judged(cnf={"x5t#S256": THUMBPRINT}).confirmation == (None, THUMBPRINT)
+        assert judged(cnf={"x5t#S256": THUMBPRINT, "jkt": THUMBPRINT}).confirmation == (THUMBPRINT, THUMBPRINT)
 
     def test_the_tenant_is_read_where_it_is_configured(self) -> None:
         assert judged(Rules(ISSUER, tenant_claim="org"), org="acme").tenant == "acme"
