@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -524,6 +524,6 @@ def test_a_stack_that_asks_for_no_proof_is_not_built(setting: str, owed: str) ->
 @pytest.mark.parametrize("setting", ["dpop", "certificates"])
 def test_a_policy_that_cannot_be_kept_is_refused(setting: str) -> None:
     with pytest.raises(ConfigurationError, match=f"resources: {setting} is required by .*, and off in Token"):
-        guarded(resources=(Resource(RESOURCE, "/mcp", **{setting: "required"}),))
+        guarded(resources=(replace(MCP, **cast("Any", {setting: "required"})),))
     with pytest.raises(ConfigurationError, match=f"resources: {setting} must be off, allowed or required, not 'on'"):
-        guarded(resources=(Resource(RESOURCE, "/mcp", **{setting: "on"}),))
+        guarded(resources=(replace(MCP, **cast("Any", {setting: "on"})),))
