@@ -38,7 +38,8 @@ def test_workers_that_are_killed_leave_whole_chains_and_nothing_used_twice() -> 
         paid = deployment.paid()
     asked = run.of(GOOD)
     statuses = {one.status for one in asked}
-    assert statuses <= {200, 404, 503, 0, -1}, statuses
+    # Clients whose sessions died with a worker open others, so often that some are told to wait.
+    assert statuses <= {200, 404, 429, 503, 0, -1}, statuses
     assert records, "the chains hold"
     assert paid.total() == len(paid)
     restart = statistics.median(restarts)
@@ -57,4 +58,5 @@ def test_workers_that_are_killed_leave_whole_chains_and_nothing_used_twice() -> 
         requests=len(asked),
         connections_lost=sum(one.status == 0 for one in asked),
         sessions_not_found=len(run.of(GOOD, status=404)),
+        limited=len(run.of(GOOD, status=429)),
     )
