@@ -46,6 +46,13 @@ class Target:
                 found += str(one.readlink()).startswith("socket:")
         return found
 
+    def sockets_left(self, beside: int) -> int:
+        """How many more than `beside` it has open, once it has seen that clients have gone away."""
+        end = time.monotonic() + 5
+        while (left := self.sockets() - beside) > 0 and time.monotonic() < end:
+            time.sleep(0.05)
+        return left
+
     def settled_memory_kib(self) -> int:
         """The same, when what was asked of the server is done and it has been idle for a moment."""
         time.sleep(1.0)
