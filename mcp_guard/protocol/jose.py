@@ -1,12 +1,13 @@
 """JSON Web Signature in its compact form (RFC 7515), read strictly before a library sees it (RFC 8725).
 
 The JSON forms, encryption, compression, detached or unencoded payloads, critical extensions, and keys or certificates
-that a token brings along or points at are not read at all.
+that a token brings along or points at are not read at all; but the key of a DPoP proof, which has to bring one.
 """
 
 import re
+from collections.abc import Mapping, Set
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mcp_guard.protocol import b64url, strict_json
 from mcp_guard.protocol.b64url import Base64Error
@@ -38,6 +39,7 @@ _NOT_READ: Final = {
     "x5u": "the header points at a certificate",
     "x5c": "the header brings a certificate along",
 }
+_NOT_READ_OF_PROOFS: Final = {name: reason for name, reason in _NOT_READ.items() if name != "jwk"}
 
 _STRINGS: Final = ("cty", "x5t", "x5t#S256")
 """Members that are not used but have a type (RFC 7515 §4.1.7, §4.1.8, §4.1.10)."""
@@ -72,8 +74,8 @@ class CompactJws(NamedTuple):
     signature: bytes
 
 
-def parse_compact(token: bytes) -> CompactJws:
-    """Take a compact JWS apart (RFC 7515 §3.1 and §5.2, steps 1 to 7).
+def parse_compact(token: bytes, header: Header | None = None) -> CompactJws:
+    """Take a compact JWS apart (RFC 7515 §3.1 and §5.2, steps 1 to 7). `header` is its first segment, if that was read.
 
     Raises:
         AlgorithmError: the algorithm is none of `ALGORITHMS`.
@@ -87,7 +89,8 @@ def parse_compact(token: bytes) -> CompactJws:
     if len(segments) != _COMPACT_SEGMENTS:
         raise JoseError("the token does not have three segments")
     protected, body, signed = segments
-    header = parse_header(protected)
+    if header is None:
+        header = parse_header(protected)
     if not signed:
         raise JoseError("the token has no signature")
     try:
@@ -104,6 +107,21 @@ def parse_header(segment: bytes) -> Header:
     Raises:
         AlgorithmError, JoseError: as `parse_compact`.
     """
+    return _header(_members(segment, _NOT_READ), ALGORITHMS)
+
+
+def parse_proof_header(segment: bytes) -> tuple[Header, object]:
+    """Read the protected header of a DPoP proof (RFC 9449 §4.2), and its `jwk` as it stands; None if it has none.
+
+    Raises:
+        AlgorithmError: the algorithm is none of `PROOF_ALGORITHMS`.
+        JoseError: as `parse_compact`.
+    """
+    members = _members(segment, _NOT_READ_OF_PROOFS)
+    return _header(members, PROOF_ALGORITHMS), members.get("jwk")
+
+
+def _members(segment: bytes, not_read: Mapping[str, str]) -> dict[str, Any]:
     try:
         members = strict_json.loads(b64url.decode(segment))
     except Base64Error as fault:
@@ -112,16 +130,20 @@ def parse_header(segment: bytes) -> Header:
         raise JoseError(f"the header {fault.reason}") from None
     if not isinstance(members, dict):
         raise JoseError("the header is not an object")
-    for name, reason in _NOT_READ.items():
+    for name, reason in not_read.items():
         if name in members:
             raise JoseError(reason)
+    return members
+
+
+def _header(members: Mapping[str, Any], algorithms: Set[str]) -> Header:
     for name in _STRINGS:
         if not isinstance(members.get(name, ""), str):
             raise JoseError(f"{name} is not a string")
     alg = members.get("alg")
     if not isinstance(alg, str):
         raise AlgorithmError("the header names no algorithm")
-    if alg not in ALGORITHMS:
+    if alg not in algorithms:
         raise AlgorithmError("the header names an algorithm that is not accepted")
     return Header(alg, _kid(members), _typ(members))
 
@@ -131,7 +153,7 @@ def is_key_id(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_KID_CHARACTERS and _VISIBLE.fullmatch(value) is not None
 
 
-def _kid(members: dict[str, object]) -> str | None:
+def _kid(members: Mapping[str, Any]) -> str | None:
     if "kid" not in members:
         return None
     kid = members["kid"]
@@ -140,7 +162,7 @@ def _kid(members: dict[str, object]) -> str | None:
     return kid
 
 
-def _typ(members: dict[str, object]) -> str | None:
+def _typ(members: Mapping[str, Any]) -> str | None:
     if "typ" not in members:
         return None
     typ = members["typ"]

@@ -24,6 +24,10 @@ _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]+)(?::(
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#@\\]+)")
+_TARGET = re.compile(r"(?P<scheme>[A-Za-z]+)://(?P<authority>[^/?#@\\]+?):?(?P<path>/[^?#]*)?(?:[?#].*)?", re.DOTALL)
+_PATH = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+_TRIPLET = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PUBLIC_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#@\\]*)(?P<path>/[^?#]*)?")
 
 
@@ -151,6 +155,46 @@ def parse_origin(value: bytes) -> WebOrigin:
     if str(origin) != text:
         raise UriError("is not in the one form in which an origin is serialised")
     return origin
+
+
+def normalised(text: str) -> str:
+    """An http or https URL without its query and fragment, in the form that all its spellings share.
+
+    Syntax-based normalisation (RFC 3986 §6.2.2: letter case, percent-encoding, dot segments) and scheme-based (§6.2.3:
+    the default port, the empty path). An empty segment is kept: it makes another path.
+
+    Raises:
+        UriError: it is relative, of another scheme, has userinfo, or a character that URLs do not have.
+    """
+    found = _TARGET.fullmatch(text)
+    if found is None or found["scheme"].lower() not in DEFAULT_PORTS:
+        raise UriError("is not an absolute URL of http or https without userinfo")
+    path = found["path"] or "/"
+    if _PATH.fullmatch(path) is None:
+        raise UriError("has a path with a character that paths do not have")
+    scheme, authority = found["scheme"].lower(), _authority(found["authority"])
+    path = _without_dots(_TRIPLET.sub(_shortest, path)) if "%" in path or "/." in path else path
+    return f"{scheme}://{_shown(scheme, authority.host, authority.port)}{path}"
+
+
+def _shortest(triplet: re.Match[str]) -> str:
+    """A percent-encoded octet: as itself if it is unreserved, otherwise in upper case (RFC 3986 §6.2.2.1, §6.2.2.2)."""
+    character = chr(int(triplet[1], 16))
+    return character if character in _UNRESERVED else triplet[0].upper()
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986 §5.2.4, for a path that begins with a slash."""
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
 
 
 def is_loopback(host: str) -> bool:

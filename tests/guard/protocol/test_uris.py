@@ -12,6 +12,7 @@ from mcp_guard.protocol.uris import (
     UriError,
     WebOrigin,
     is_loopback,
+    normalised,
     parse_host,
     parse_origin,
 )
@@ -262,3 +263,55 @@ def test_a_public_url_knows_its_parts() -> None:
 
 def test_a_loopback_deployment_is_known_under_every_name_of_loopback() -> None:
     assert set(PublicUrl.parse("http://127.0.0.2:80/").hosts) == {"127.0.0.2", "127.0.0.1", "localhost", "[::1]"}
+
+
+@pytest.mark.parametrize(
+    ("spelled", "form"),
+    [
+        ("https://mcp.example.com/mcp", "https://mcp.example.com/mcp"),
+        ("HTTPS://MCP.EXAMPLE.COM:443/mcp", "https://mcp.example.com/mcp"),
+        ("http://localhost:80", "http://localhost/"),
+        ("http://localhost:8000?x", "http://localhost:8000/"),
+        ("https://[0:0::1]:/a", "https://[::1]/a"),
+        ("https://h/a/./b/../c", "https://h/a/c"),
+        ("https://h/../../a", "https://h/a"),
+        ("https://h/a/..", "https://h/"),
+        ("https://h/a/.", "https://h/a/"),
+        ("https://h/%2e%2E/%7ea%2f%c3%a9", "https://h/~a%2F%C3%A9"),
+        ("https://h//a", "https://h//a"),
+        ("https://h/a/", "https://h/a/"),
+        ("https://h/.well-known/a", "https://h/.well-known/a"),
+        ("https://h/a?b=/../c#d", "https://h/a"),
+        ("https://h/a#d?\n", "https://h/a"),
+    ],
+)
+def test_the_spellings_of_a_url_have_one_form(spelled: str, form: str) -> None:
+    assert normalised(spelled) == form
+    assert normalised(form) == form
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/a",
+        "h/a",
+        "//h/a",
+        "ftp://h/a",
+        "https:/h/a",
+        "https:///a",
+        "https://u@h/a",
+        "https://h\\a",
+        "https://h/a b",
+        "https://h/%zz",
+        "https://h/%2",
+        "https://h/\u00e9",
+        "https://h:0/",
+        "https://h:99999/",
+        "https://h::/",
+        " https://h/",
+    ],
+)
+def test_what_is_no_url_of_the_web_has_no_form(text: str) -> None:
+    with pytest.raises(UriError):
+        normalised(text)
