@@ -165,11 +165,13 @@ def http_protocol() -> type[asyncio.Protocol]:
 
 
 def with_httptools() -> type[asyncio.Protocol]:
-    """uvicorn's implementation on httptools, bounded, with trailers apart.
+    """uvicorn's implementation on httptools, bounded, with trailers apart and targets whole.
 
     uvicorn's own class for httptools adds the fields of a trailer section (RFC 9112 §7.1.2) to the header fields of the
     request, and when the whole request comes in one segment it has done so before the app is called: a client could
-    then say after a proxy what the proxy would not have passed on (RFC 9110 §6.5.1). Here they are dropped.
+    then say after a proxy what the proxy would not have passed on (RFC 9110 §6.5.1). Here they are dropped. It also
+    drops the authority of an absolute target, though that goes before the Host field (RFC 9112 §3.2.2), and fragments:
+    here such a target is handed on as it came, for the guard to refuse.
 
     Raises:
         ImportError: httptools is not installed.
@@ -181,6 +183,9 @@ def with_httptools() -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             super().on_headers_complete()
+            if not self.url.startswith(b"/") or b"#" in self.url:
+                # The app is called later, and has not seen the scope yet.
+                self.scope["raw_path"] = self.url
             self.headers = []
 
     return TrailersApart

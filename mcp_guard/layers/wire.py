@@ -1,16 +1,20 @@
 """Refuses request lines and header fields that two readers may read differently, or that are too large.
 
-Decides: whether path, method and header fields have one reading, within bounds of our own whatever the server allows.
+Decides: whether path, method, version and header fields have one reading, within bounds of our own whatever the server
+allows.
 Refuses with `path_not_canonical` (400), `target_too_long` (414), `method_not_allowed` (405), `headers_too_large` (431),
 `header_malformed` (400), `header_repeated` (400) and `framing_ambiguous` (400). Does not: look at what the fields mean;
 `authorization` is left to the token layer and forwarding fields to the proxy layer. Must stand outermost after audit:
 every layer further in relies on it.
 
 Hidden from the app: names with an underscore, which many servers fold into the name with a hyphen; fields that ask to
-be treated as another method or URL; Range, which nothing behind the guard has a use for (RFC 9110 §14.2).
+be treated as another method or URL; Range, which nothing behind the guard has a use for (RFC 9110 §14.2). Blanks around
+a value are no part of it (RFC 9110 §5.5): some servers leave them there, so they are taken off here, for the layers
+further in and for the app alike.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -58,6 +62,12 @@ KEPT_NAMES_BYTES = 2048
 KEPT_PATH_BYTES = 256
 """Names together and paths that are longer are judged each time, so that what is kept stays small."""
 
+VERSIONS = frozenset({"1", "1.0", "1.1", "2", "3"})
+"""Versions of HTTP that have header fields and a framing; "1" is 1.0 as granian writes it."""
+BLANKS = b" \t"
+_CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte not in b"\t\n")
+"""What no value has in it (RFC 9110 §5.5), but for the line feed, which is counted."""
+
 _QUERY = re.compile(rb"[!\"$-~]*")
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 _METHOD = re.compile(r"[A-Z]+")
@@ -92,17 +102,26 @@ class Wire(Check):
         self._check_target(request)
         if request.method not in self.methods:
             raise rejections.METHOD_NOT_ALLOWED.because("the method is not one that is let through", self.allow)
+        version = request.scope.get("http_version", "1.1")
+        if version not in VERSIONS:
+            raise rejections.FRAMING_AMBIGUOUS.because("the version of HTTP is none whose framing is known")
         headers = request.headers
         if not headers:
             return ADMITTED
-        names = request.names
-        self._check_sizes(headers, names)
+        names, values = request.names, [value for _, value in headers]
+        self._check_sizes(headers, names, values)
         verdict = (
             judge_names(names, len(headers)) if len(names) <= KEPT_NAMES_BYTES else Names.read(names, len(headers))
         )
+        if [value.strip(BLANKS) for value in values] == values:
+            if verdict.frames:
+                check_framing(request.fields, version)
+            return verdict.admission
+        hide = verdict.admission.hide
+        trimmed = [(name, value.strip(BLANKS)) for name, value in headers if name not in hide]
         if verdict.frames:
-            check_framing(request)
-        return verdict.admission
+            check_framing(dict(trimmed), version)
+        return Admission(scope={"headers": trimmed})
 
     def _check_target(self, request: RequestHead) -> None:
         raw_path = request.raw_path
@@ -117,20 +136,21 @@ class Wire(Check):
         if request.query and _QUERY.fullmatch(request.query) is None:
             raise rejections.PATH_NOT_CANONICAL.because("the query has a character that queries do not have")
 
-    def _check_sizes(self, headers: RawHeaders, names: bytes) -> None:
+    def _check_sizes(self, headers: RawHeaders, names: bytes, values: list[bytes]) -> None:
         """Check number and sizes of the fields, and the characters of their values, in one pass over all of them."""
-        if len(headers) > self.max_headers:
+        count = len(headers)
+        if count > self.max_headers:
             raise rejections.HEADERS_TOO_LARGE.because(f"more than {self.max_headers} fields")
-        content = b"".join([value for _, value in headers])
-        size = len(names) + len(content)
+        content = b"\n".join(values)
+        size = len(names) + len(content) + 1 - count
         if size > self.max_headers_bytes:
             raise rejections.HEADERS_TOO_LARGE.because(f"more than {self.max_headers_bytes} bytes of fields")
         if size > self.max_header_bytes and any(
             len(name) + len(value) > self.max_header_bytes for name, value in headers
         ):
             raise rejections.HEADERS_TOO_LARGE.because(f"a field of more than {self.max_header_bytes} bytes")
-        if b"\n" in content or b"\r" in content or b"\0" in content:
-            raise rejections.HEADER_MALFORMED.because("a field value has a line break or NUL in it")
+        if len(content.translate(None, _CONTROLS)) != len(content) or content.count(b"\n") != count - 1:
+            raise rejections.HEADER_MALFORMED.because("a field value has a control character in it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +187,17 @@ def judge_names(joined: bytes, count: int) -> Names:
 kept_canonical = lru_cache(1024)(canonical)
 
 
-def check_framing(request: RequestHead) -> None:
-    """Refuse what two servers may take for bodies of different lengths (RFC 9112 §6.1, §6.3).
+def check_framing(fields: Mapping[bytes, bytes], version: str) -> None:
+    """Refuse what two servers may take for bodies of different lengths (RFC 9112 §6.1, §6.3; RFC 9113 §8.2.2).
 
     Raises:
-        Rejection: Content-Length beside Transfer-Encoding, a length that is no plain number, a coding but chunked.
+        Rejection: Content-Length beside Transfer-Encoding, a length that is no plain number, a coding but chunked or
+            in another version than 1.1, the only one that has codings.
     """
-    length, coding = request.fields.get(b"content-length"), request.fields.get(b"transfer-encoding")
+    length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
     if length is not None and coding is not None:
         raise rejections.FRAMING_AMBIGUOUS.because("Content-Length beside Transfer-Encoding")
     if length is not None and _DIGITS.fullmatch(length) is None:
         raise rejections.FRAMING_AMBIGUOUS.because("Content-Length is not a plain number")
-    if coding is not None and coding.lower() != b"chunked":
-        raise rejections.FRAMING_AMBIGUOUS.because("Transfer-Encoding is not chunked alone")
+    if coding is not None and (coding.lower() != b"chunked" or version != "1.1"):
+        raise rejections.FRAMING_AMBIGUOUS.because("Transfer-Encoding is not chunked alone, or not in HTTP/1.1")
