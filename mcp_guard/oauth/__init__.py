@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mcp_guard.oauth.server import AuthorizationServer
-    from mcp_guard.oauth.settings import Lifetimes, Limits, Rate
+    from mcp_guard.oauth.settings import Lifetimes, Limits, ProofTerms, Rate
     from mcp_guard.oauth.signing import SigningKeys
     from mcp_guard.oauth.users import StaticUsers, User, UserDirectory, hash_password
 
@@ -13,6 +13,7 @@ __all__ = [
     "AuthorizationServer",
     "Lifetimes",
     "Limits",
+    "ProofTerms",
     "Rate",
     "SigningKeys",
     "StaticUsers",
@@ -25,6 +26,7 @@ _HOMES = {
     "AuthorizationServer": "server",
     "Lifetimes": "settings",
     "Limits": "settings",
+    "ProofTerms": "settings",
     "Rate": "settings",
     "SigningKeys": "signing",
     "StaticUsers": "users",

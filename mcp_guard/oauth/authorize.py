@@ -18,7 +18,7 @@ from mcp_guard.oauth.errors import PageError, RedirectableError
 from mcp_guard.oauth.parameters import ParameterError, Parameters, encode_form, parse_form
 from mcp_guard.oauth.records import BrowserSession, Client, Transaction, encode, transaction_key
 from mcp_guard.oauth.web import Request, Response, redirect_response
-from mcp_guard.protocol import pkce
+from mcp_guard.protocol import b64url, pkce
 from mcp_guard.protocol import scopes as scope_rules
 from mcp_guard.protocol.metadata import canonical_resource
 from mcp_guard.protocol.redirects import Redirect, find_match, parse_redirect, with_parameters
@@ -56,6 +56,7 @@ class Examined:
     scopes: tuple[str, ...]
     resource: str
     challenge: str
+    jkt: str | None
 
 
 async def authorize(deployment: Deployment, request: Request) -> Response:
@@ -133,6 +134,7 @@ def examine(deployment: Deployment, identified: Identified, session: BrowserSess
         scopes=_scopes(deployment, identified.client, session, parameters.one("scope")),
         resource=_resource(deployment, parameters.one("resource")),
         challenge=_challenge(parameters),
+        jkt=_key(deployment, parameters.one("dpop_jkt")),
     )
 
 
@@ -145,6 +147,15 @@ def _challenge(parameters: Parameters) -> str:
     if not pkce.is_challenge(challenge):
         raise RedirectableError(errors.INVALID_REQUEST, "The code_challenge is malformed")
     return challenge
+
+
+def _key(deployment: Deployment, jkt: str | None) -> str | None:
+    """The key that the code is to be bound to (RFC 9449 §10), by its thumbprint."""
+    if jkt is None or deployment.proofs.policy == "off":
+        return None
+    if not b64url.is_sha256(jkt):
+        raise RedirectableError(errors.INVALID_REQUEST, "The dpop_jkt is malformed")
+    return jkt
 
 
 def _resource(deployment: Deployment, resource: str | None) -> str:
@@ -199,6 +210,7 @@ async def _open(
         scopes=examined.scopes,
         resource=examined.resource,
         challenge=examined.challenge,
+        jkt=examined.jkt,
         query=identified.query,
         expires_at=deployment.clock.wall() + lifetime.total_seconds(),
     )

@@ -54,6 +54,7 @@ async def register(deployment: Deployment, metadata: ClientMetadata) -> tuple[Cl
         scopes=metadata.scopes,
         name=metadata.extra.get("client_name"),
         issued_at=int(deployment.clock.wall()),
+        dpop_bound=metadata.dpop_bound,
     )
     await deployment.store.run([Put(client_key(client.client_id), encode(client), deployment.lifetimes.unused_client)])
     return client, None if secret is None else Secret(secret)

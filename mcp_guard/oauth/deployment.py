@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp_guard.clock import Clock
-from mcp_guard.oauth.settings import Lifetimes, Limits
+from mcp_guard.oauth.settings import Lifetimes, Limits, ProofTerms
 from mcp_guard.oauth.signing import SigningKeys
 from mcp_guard.oauth.users import UserDirectory
 from mcp_guard.protocol.authorization_metadata import Issuer, document
+from mcp_guard.protocol.jose import PROOF_ALGORITHMS
 from mcp_guard.stores.base import Store
 
 
@@ -29,9 +30,15 @@ class Deployment:
     clock: Clock
     lifetimes: Lifetimes
     limits: Limits
+    proofs: ProofTerms
     name: str
 
     @property
     def metadata(self) -> dict[str, Any]:
         """The metadata document (RFC 8414)."""
-        return document(self.issuer, scopes=tuple(self.scopes), resources=self.resources)
+        return document(
+            self.issuer,
+            scopes=tuple(self.scopes),
+            resources=self.resources,
+            proof_algorithms=() if self.proofs.policy == "off" else sorted(PROOF_ALGORITHMS),
+        )

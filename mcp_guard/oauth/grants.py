@@ -1,12 +1,13 @@
 """Grants: a code becomes tokens once, a refresh token becomes the next once, and reuse ends the grant.
 
-Everything is validated before anything changes. What changes does so by one compare-and-set, so that of any number of
-simultaneous attempts exactly one succeeds; the others are reuse, and end the grant (OAuth 2.1 §4.1.3 and §4.3.1).
+Everything is validated before anything changes, the proof of possession last of all. What changes does so by one
+compare-and-set, so that of any number of simultaneous attempts exactly one succeeds; the others are reuse, and end the
+grant (OAuth 2.1 §4.1.3 and §4.3.1).
 
 A refresh token is 64 random-looking bytes: a part that is new with each rotation, and the secret of its family masked
 with that part. The store keeps a digest of each, in one record for the family however often it rotates. Who holds any
 token of the family, old or new, holds its secret: so an old token is told apart from one that never existed, and a
-stranger can end nobody's grant.
+stranger can end nobody's grant. Nor can a thief end the grant of a client whose tokens are bound to its key.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from mcp_guard import revocation
-from mcp_guard.oauth import clients, errors
+from mcp_guard.oauth import clients, errors, possession
 from mcp_guard.oauth.deployment import Deployment
 from mcp_guard.oauth.errors import OAuthError
 from mcp_guard.oauth.records import (
@@ -32,6 +33,7 @@ from mcp_guard.oauth.records import (
     family_key,
 )
 from mcp_guard.protocol import b64url, pkce
+from mcp_guard.protocol.dpop import Proof
 from mcp_guard.protocol.metadata import canonical_resource
 from mcp_guard.secret import digest, mint_token
 from mcp_guard.stores.base import Delete, Get, Put
@@ -45,9 +47,10 @@ _MASK = b"mcp-guard refresh token family"
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What a token response is made of, and for whom."""
+    """What a token response is made of, and for whom. `jkt` is the thumbprint of the key that it is bound to."""
 
     access_token: str
+    jkt: str | None
     scopes: tuple[str, ...]
     refresh_token: str | None
     subject: str
@@ -68,18 +71,26 @@ async def issue_code(deployment: Deployment, transaction: Transaction, session: 
         grant=mint_token(),
         expires_at=deployment.clock.wall() + deployment.lifetimes.code.total_seconds(),
         used=False,
+        jkt=transaction.jkt,
     )
     await deployment.store.run([Put(code_key(code), encode(record), deployment.lifetimes.code)])
     return code
 
 
 async def redeem_code(
-    deployment: Deployment, client: Client, code: str, *, redirect_uri: str | None, verifier: str, resource: str | None
+    deployment: Deployment,
+    client: Client,
+    code: str,
+    *,
+    redirect_uri: str | None,
+    verifier: str,
+    resource: str | None,
+    proof: Proof | None,
 ) -> Issued:
     """Exchange a code for tokens (OAuth 2.1 §4.1.3).
 
     Raises:
-        OAuthError: `invalid_grant` or `invalid_target`.
+        OAuthError: `invalid_grant`, `invalid_target` or `invalid_dpop_proof`.
     """
     key = code_key(code)
     (data,) = await deployment.store.run([Get(key)])
@@ -92,13 +103,15 @@ async def redeem_code(
     ):
         raise OAuthError(errors.INVALID_GRANT, "The code is not valid for this request")
     check_resource(resource, record.resource)
+    if not record.used and record.expires_at <= deployment.clock.wall():
+        raise OAuthError(errors.INVALID_GRANT, "The code is not valid for this request")
+    possession.check_key(proof, record.jkt)
+    await possession.use(deployment, proof)
     if not record.used:
-        if record.expires_at <= deployment.clock.wall():
-            raise OAuthError(errors.INVALID_GRANT, "The code is not valid for this request")
         used = encode(replace(record, used=True))
         (won,) = await deployment.store.run([Put(key, used, USED_CODE_MEMORY, only_if_equal=encode(record))])
         if won is True:
-            return await _first_tokens(deployment, client, record)
+            return await _first_tokens(deployment, client, record, proof)
     await revoke_grant(deployment, record.grant)
     raise OAuthError(
         errors.INVALID_GRANT,
@@ -107,7 +120,7 @@ async def redeem_code(
     )
 
 
-async def _first_tokens(deployment: Deployment, client: Client, record: Code) -> Issued:
+async def _first_tokens(deployment: Deployment, client: Client, record: Code, proof: Proof | None) -> Issued:
     operations: list[Any] = [clients.keep(deployment, client)]
     refresh_token = None
     if "refresh_token" in client.grant_types:
@@ -122,20 +135,26 @@ async def _first_tokens(deployment: Deployment, client: Client, record: Code) ->
             grant=record.grant,
             head=_head(tip),
             expires_at=deployment.clock.wall() + deployment.lifetimes.refresh_token.total_seconds(),
+            jkt=possession.key_of_family(client, proof),
         )
         operations.append(Put(_key(family_secret), encode(family), deployment.lifetimes.refresh_token))
     await deployment.store.run(operations)
-    access_token = _access_token(deployment, record, record.scopes)
-    return Issued(access_token, record.scopes, refresh_token, record.subject, record.tenant)
+    return _issued(deployment, record, record.scopes, refresh_token, proof)
 
 
 async def refresh(
-    deployment: Deployment, client: Client, token: str, *, scopes: tuple[str, ...] | None, resource: str | None
+    deployment: Deployment,
+    client: Client,
+    token: str,
+    *,
+    scopes: tuple[str, ...] | None,
+    resource: str | None,
+    proof: Proof | None,
 ) -> Issued:
     """Exchange a refresh token for new tokens (OAuth 2.1 §4.3). `scopes` narrows the access token alone.
 
     Raises:
-        OAuthError: `invalid_grant`, `invalid_scope` or `invalid_target`.
+        OAuthError: `invalid_grant`, `invalid_scope`, `invalid_target` or `invalid_dpop_proof`.
     """
     parts = _split(token)
     if parts is None:
@@ -147,13 +166,15 @@ async def refresh(
     left = 0.0 if family is None else family.expires_at - deployment.clock.wall()
     if family is None or family.client_id != client.client_id or left <= 0:
         raise _refused()
+    possession.check_key(proof, family.jkt)
+    await possession.use(deployment, proof)
     if family.head != _head(tip):
         await _end(deployment, family, key)
     check_resource(resource, family.resource)
     if scopes is not None and not set(scopes) <= set(family.scopes):
         raise OAuthError(errors.INVALID_SCOPE, "The scope goes beyond what was granted")
     new_tip = secrets.token_bytes(_PART)
-    successor = encode(replace(family, head=_head(new_tip)))
+    successor = encode(replace(family, head=_head(new_tip), jkt=possession.key_of_family(client, proof)))
     revoked, won, _ = await deployment.store.run(
         [
             revocation.ask_revoked(family.grant),
@@ -164,8 +185,7 @@ async def refresh(
     if won is not True or revocation.is_revoked(revoked):
         await _end(deployment, family, key)
     granted = family.scopes if scopes is None else scopes
-    access_token = _access_token(deployment, family, granted)
-    return Issued(access_token, granted, _join(new_tip, family_secret), family.subject, family.tenant)
+    return _issued(deployment, family, granted, _join(new_tip, family_secret), proof)
 
 
 async def _end(deployment: Deployment, family: Family, key: str) -> NoReturn:
@@ -196,8 +216,22 @@ def _refused(reason: str | None = None) -> OAuthError:
     return OAuthError(errors.INVALID_GRANT, "The refresh token is not valid for this request", reason=reason)
 
 
-def _access_token(deployment: Deployment, grant: Code | Family, scopes: tuple[str, ...]) -> str:
-    """An access token of RFC 9068 for one resource, with the claim that names its grant."""
+def _issued(
+    deployment: Deployment,
+    grant: Code | Family,
+    scopes: tuple[str, ...],
+    refresh_token: str | None,
+    proof: Proof | None,
+) -> Issued:
+    jkt = None if proof is None else proof.thumbprint
+    access_token = _access_token(deployment, grant, scopes, jkt)
+    return Issued(access_token, jkt, scopes, refresh_token, grant.subject, grant.tenant)
+
+
+def _access_token(deployment: Deployment, grant: Code | Family, scopes: tuple[str, ...], jkt: str | None) -> str:
+    """An access token of RFC 9068 for one resource, with the claim that names its grant. `jkt` is what it is bound to
+    (RFC 9449 §6.1), None for a bearer token.
+    """
     now = int(deployment.clock.wall())
     claims: dict[str, Any] = {
         "iss": deployment.issuer.identifier,
@@ -212,6 +246,8 @@ def _access_token(deployment: Deployment, grant: Code | Family, scopes: tuple[st
     }
     if grant.tenant is not None:
         claims["tenant"] = grant.tenant
+    if jkt is not None:
+        claims["cnf"] = {"jkt": jkt}
     return deployment.keys.sign(claims)
 
 

@@ -23,8 +23,10 @@ def settle(metadata: ClientMetadata, server: Mapping[str, Any]) -> ClientMetadat
     OpenID scopes of their own accord; what it may have is settled again at each authorization.
 
     Raises:
-        RegistrationError: the members contradict each other.
+        RegistrationError: the members contradict each other, or ask for what is not served.
     """
+    if metadata.dpop_bound and "dpop_signing_alg_values_supported" not in server:
+        raise RegistrationError(INVALID_CLIENT_METADATA, "Access tokens are not bound to keys by this server")
     # Redirect URIs were judged by our own parser: one of a private-use scheme has no host, which Authlib expects.
     # Keys of clients are not used, so they are not parsed either. Scopes are settled below.
     options = ClientMetadataClaims.get_claims_options({**server, "scopes_supported": None})

@@ -7,7 +7,7 @@ import json
 import logging
 import types
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypeVar, get_type_hints
 
 from mcp_guard.protocol import strict_json
@@ -39,9 +39,16 @@ def family_key(family_secret: str) -> str:
     return f"{PREFIX}family:{digest(family_secret)}"
 
 
+def proof_key(digest: bytes) -> str:
+    return f"{PREFIX}proof:{digest.hex()}"
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A registered client. `secret_digest` is None for public clients; `scopes` None when it named none."""
+    """A registered client. `secret_digest` is None for public clients; `scopes` None when it named none.
+
+    `dpop_bound` when it asked for bound access tokens alone (RFC 9449 §5.2).
+    """
 
     client_id: str
     auth_method: str
@@ -51,6 +58,7 @@ class Client:
     scopes: tuple[str, ...] | None
     name: str | None
     issued_at: int
+    dpop_bound: bool = False
 
     @property
     def is_public(self) -> bool:
@@ -70,7 +78,10 @@ class BrowserSession:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """An authorization request that waits for an answer; `browser` is the digest of the cookie it belongs to."""
+    """An authorization request that waits for an answer; `browser` is the digest of the cookie it belongs to.
+
+    `jkt` is the thumbprint of the key that the code is to be bound to (RFC 9449 §10), None for none.
+    """
 
     browser: str
     client_id: str
@@ -81,11 +92,15 @@ class Transaction:
     challenge: str
     query: str
     expires_at: float
+    jkt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a code stands for. `grant` names everything that will be issued from it; `used` once it was redeemed."""
+    """What a code stands for. `grant` names everything that will be issued from it; `used` once it was redeemed.
+
+    `jkt` is the thumbprint of the key that redeems it (RFC 9449 §10), None when any does.
+    """
 
     client_id: str
     redirect_uri: str
@@ -97,11 +112,15 @@ class Code:
     grant: str
     expires_at: float
     used: bool
+    jkt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The refresh tokens of one grant: `head` is the digest of the varying part of the only one that is good."""
+    """The refresh tokens of one grant: `head` is the digest of the varying part of the only one that is good.
+
+    `jkt` is the thumbprint of the key that they are bound to (RFC 9449 §5), None when they are not.
+    """
 
     client_id: str
     resource: str
@@ -111,14 +130,20 @@ class Family:
     grant: str
     head: str
     expires_at: float
+    jkt: str | None = None
 
 
 Record = TypeVar("Record", Client, BrowserSession, Transaction, Code, Family)
 
 
 def encode(record: Client | BrowserSession | Transaction | Code | Family) -> bytes:
-    """The record as it is kept; equal records have equal bytes, so that they can be compared and set."""
-    members = {"v": VERSION, "kind": type(record).__name__, **asdict(record)}
+    """The record as it is kept; equal records have equal bytes, so that they can be compared and set.
+
+    A member that has its default is left out: so records from before it was there are equal too.
+    """
+    values = asdict(record)
+    told = {field.name: values[field.name] for field in fields(record) if values[field.name] != field.default}
+    members = {"v": VERSION, "kind": type(record).__name__, **told}
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
@@ -131,7 +156,7 @@ def decode(kind: type[Record], data: object) -> Record | None:
         if members.pop("v") != VERSION or members.pop("kind") != kind.__name__:
             raise ValueError("another version or kind")
         readers = _READERS[kind]
-        if set(members) != set(readers):
+        if not _REQUIRED[kind] <= members.keys() <= readers.keys():
             raise ValueError("other members")
         return kind(**{name: readers[name](value) for name, value in members.items()})
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -168,8 +193,14 @@ _READ: dict[Any, Callable[[Any], Any]] = {
     tuple[str, ...] | None: _strings_or_none,
 }
 
+_KINDS: tuple[type[Any], ...] = (Client, BrowserSession, Transaction, Code, Family)
+
 _READERS: dict[type[Any], dict[str, Callable[[Any], Any]]] = {
-    kind: {field.name: _READ[get_type_hints(kind)[field.name]] for field in fields(kind)}
-    for kind in (Client, BrowserSession, Transaction, Code, Family)
+    kind: {field.name: _READ[get_type_hints(kind)[field.name]] for field in fields(kind)} for kind in _KINDS
 }
 """What reads each member of a kind of record, from the types of its fields."""
+
+_REQUIRED: dict[type[Any], frozenset[str]] = {
+    kind: frozenset(field.name for field in fields(kind) if field.default is MISSING) for kind in _KINDS
+}
+"""The members that each record of a kind has."""

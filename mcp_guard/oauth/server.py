@@ -24,7 +24,7 @@ from mcp_guard.oauth.login import login
 from mcp_guard.oauth.metadata import metadata
 from mcp_guard.oauth.pages import error_page
 from mcp_guard.oauth.register import register
-from mcp_guard.oauth.settings import Lifetimes, Limits
+from mcp_guard.oauth.settings import Lifetimes, Limits, ProofTerms
 from mcp_guard.oauth.signing import SigningKeys
 from mcp_guard.oauth.token import token
 from mcp_guard.oauth.users import UserDirectory
@@ -77,6 +77,7 @@ class AuthorizationServer:
         clock: the source of time.
         lifetimes: how long things live.
         limits: how often things may be done.
+        proofs: whether tokens are bound to keys of clients (RFC 9449); to those that prove one, by default.
         name: what pages call the service; the issuer's host by default.
 
     Raises:
@@ -95,6 +96,7 @@ class AuthorizationServer:
         clock: Clock | None = None,
         lifetimes: Lifetimes | None = None,
         limits: Limits | None = None,
+        proofs: ProofTerms | None = None,
         name: str | None = None,
     ) -> None:
         parsed = Issuer.parse(issuer)
@@ -108,6 +110,7 @@ class AuthorizationServer:
             clock=clock or SystemClock(),
             lifetimes=lifetimes or Lifetimes(),
             limits=limits or Limits(),
+            proofs=proofs or ProofTerms(),
             name=name or parsed.url.authority,
         )
         negotiation.check_server_metadata(self.metadata)

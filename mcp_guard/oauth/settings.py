@@ -3,7 +3,9 @@
 from dataclasses import dataclass, fields
 from datetime import timedelta
 
+from mcp_guard.facts import Policy
 from mcp_guard.failures import ConfigurationError
+from mcp_guard.protocol.dpop import DEFAULT_WINDOW, Window
 
 LONGEST_ACCESS_TOKEN = timedelta(hours=1)
 LONGEST_CODE = timedelta(minutes=10)
@@ -38,6 +40,18 @@ class Lifetimes:
             raise ConfigurationError("lifetimes.code must be at most 10 minutes")
         if self.refresh_token < self.access_token:
             raise ConfigurationError("lifetimes.refresh_token must be at least lifetimes.access_token")
+
+
+@dataclass(frozen=True, slots=True)
+class ProofTerms:
+    """Whether tokens are bound to a key of the client (RFC 9449), and what is asked of its proofs.
+
+    With the `policy` "off" proofs are not looked at, with "allowed" a request with a proof gets bound tokens, with
+    "required" there are no others. `window` is how old a proof may be.
+    """
+
+    policy: Policy = "allowed"
+    window: Window = DEFAULT_WINDOW
 
 
 @dataclass(frozen=True, slots=True)

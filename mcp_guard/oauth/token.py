@@ -4,7 +4,7 @@ Parameters come from the body alone, each at most once; the client is authentica
 """
 
 from mcp_guard.facts import Event
-from mcp_guard.oauth import clients, errors, grants
+from mcp_guard.oauth import clients, errors, grants, possession
 from mcp_guard.oauth.deployment import Deployment
 from mcp_guard.oauth.errors import OAuthError
 from mcp_guard.oauth.grants import Issued
@@ -13,6 +13,7 @@ from mcp_guard.oauth.records import Client
 from mcp_guard.oauth.web import Request, Response, json_response
 from mcp_guard.protocol import pkce
 from mcp_guard.protocol import scopes as scope_rules
+from mcp_guard.protocol.dpop import Proof
 from mcp_guard.secret import fingerprint
 
 MAX_BODY = 65536
@@ -30,7 +31,8 @@ async def token(deployment: Deployment, request: Request) -> Response:
         if parameters.repeated() is not None:
             raise ParameterError("a parameter is repeated")
         client = await clients.authenticate(deployment, request, parameters)
-        issued = await _issue(deployment, client, parameters)
+        proof = possession.proof_of(deployment, request, client)
+        issued = await _issue(deployment, client, parameters, proof)
     except ParameterError as fault:
         raise OAuthError(errors.INVALID_REQUEST, f"The request is malformed: {fault}") from None
     name = "token_refreshed" if parameters.one("grant_type") == "refresh_token" else "code_redeemed"
@@ -39,7 +41,7 @@ async def token(deployment: Deployment, request: Request) -> Response:
     return _response(deployment, issued)
 
 
-async def _issue(deployment: Deployment, client: Client, parameters: Parameters) -> Issued:
+async def _issue(deployment: Deployment, client: Client, parameters: Parameters, proof: Proof | None) -> Issued:
     grant_type = parameters.one("grant_type")
     if grant_type is None:
         raise OAuthError(errors.INVALID_REQUEST, "The grant_type is missing")
@@ -50,11 +52,11 @@ async def _issue(deployment: Deployment, client: Client, parameters: Parameters)
     if parameters.has("resource") and parameters.one("resource") is None:
         raise OAuthError(errors.INVALID_TARGET, "The resource must be one absolute URI")
     if grant_type == "refresh_token":
-        return await _refresh(deployment, client, parameters)
-    return await _redeem(deployment, client, parameters)
+        return await _refresh(deployment, client, parameters, proof)
+    return await _redeem(deployment, client, parameters, proof)
 
 
-async def _redeem(deployment: Deployment, client: Client, parameters: Parameters) -> Issued:
+async def _redeem(deployment: Deployment, client: Client, parameters: Parameters, proof: Proof | None) -> Issued:
     code = parameters.one("code")
     verifier = parameters.one("code_verifier")
     if code is None or verifier is None:
@@ -68,10 +70,11 @@ async def _redeem(deployment: Deployment, client: Client, parameters: Parameters
         redirect_uri=parameters.one("redirect_uri"),
         verifier=verifier,
         resource=parameters.one("resource"),
+        proof=proof,
     )
 
 
-async def _refresh(deployment: Deployment, client: Client, parameters: Parameters) -> Issued:
+async def _refresh(deployment: Deployment, client: Client, parameters: Parameters, proof: Proof | None) -> Issued:
     refresh_token = parameters.one("refresh_token")
     if refresh_token is None:
         raise OAuthError(errors.INVALID_GRANT, "The refresh token is not valid for this request")
@@ -80,13 +83,14 @@ async def _refresh(deployment: Deployment, client: Client, parameters: Parameter
         scopes = None if text is None else tuple(sorted(scope_rules.parse(text)))
     except scope_rules.ScopeError:
         raise OAuthError(errors.INVALID_SCOPE, "The scope is malformed") from None
-    return await grants.refresh(deployment, client, refresh_token, scopes=scopes, resource=parameters.one("resource"))
+    resource = parameters.one("resource")
+    return await grants.refresh(deployment, client, refresh_token, scopes=scopes, resource=resource, proof=proof)
 
 
 def _response(deployment: Deployment, issued: Issued) -> Response:
     members: dict[str, object] = {
         "access_token": issued.access_token,
-        "token_type": "Bearer",
+        "token_type": "Bearer" if issued.jkt is None else "DPoP",
         "expires_in": int(deployment.lifetimes.access_token.total_seconds()),
     }
     if issued.refresh_token is not None:

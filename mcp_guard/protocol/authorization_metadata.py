@@ -55,8 +55,12 @@ class Issuer:
         return f"{self.url.origin}{self.path}/{name}"
 
 
-def document(issuer: Issuer, *, scopes: Sequence[str], resources: Sequence[str]) -> dict[str, Any]:
-    """The metadata document (RFC 8414 §2, RFC 9207 §3, RFC 9728 §4): only what is served, and no empty member."""
+def document(
+    issuer: Issuer, *, scopes: Sequence[str], resources: Sequence[str], proof_algorithms: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The metadata document (RFC 8414 §2, RFC 9207 §3, RFC 9728 §4, RFC 9449 §5.1): only what is served, and no empty
+    member.
+    """
     members: dict[str, Any] = {
         "issuer": issuer.identifier,
         "authorization_endpoint": issuer.endpoint("authorize"),
@@ -70,6 +74,7 @@ def document(issuer: Issuer, *, scopes: Sequence[str], resources: Sequence[str])
         "token_endpoint_auth_methods_supported": ["none", "client_secret_basic"],
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
+        "dpop_signing_alg_values_supported": list(proof_algorithms),
         "protected_resources": list(resources),
     }
     return {name: value for name, value in members.items() if value != []}

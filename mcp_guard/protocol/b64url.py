@@ -13,6 +13,7 @@ _TO_URL = bytes.maketrans(b"+/", b"-_")
 # The last character carries 4 or 2 unused bits, which must be zero (RFC 4648 §3.5). Keyed by length modulo 4.
 _LAST = {0: frozenset(_ALPHABET), 2: frozenset(_ALPHABET[::16]), 3: frozenset(_ALPHABET[::4])}
 _PADDING = {0: b"", 2: b"==", 3: b"="}
+_SHA256_BYTES = 32
 
 
 class Base64Error(ValueError):
@@ -45,3 +46,11 @@ def decode(text: str | bytes) -> bytes:
         return binascii.a2b_base64(data.translate(_TO_STANDARD) + _PADDING[rest], strict_mode=True)
     except binascii.Error:
         raise Base64Error("a character is outside the base64url alphabet") from None
+
+
+def is_sha256(text: str) -> bool:
+    """Whether `text` is the form of a SHA-256 digest, 43 characters."""
+    try:
+        return len(decode(text)) == _SHA256_BYTES
+    except Base64Error:
+        return False

@@ -28,6 +28,7 @@ RESPONSE_TYPES = ("code",)
 _URLS = ("client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks_uri")
 _STRINGS = ("client_name", "scope", "software_id", "software_version", "token_endpoint_auth_method", *_URLS)
 _ARRAYS = ("redirect_uris", "grant_types", "response_types", "contacts")
+_DPOP_BOUND = "dpop_bound_access_tokens"
 _KEPT = ("client_name", "client_uri", "software_id", "software_version")
 
 # Control, format (bidirectional overrides, zero width), surrogate, private use, line and paragraph separators.
@@ -49,7 +50,10 @@ class RegistrationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ClientMetadata:
-    """What is registered. `scopes` is None when the client named none; `extra` are members kept as they came."""
+    """What is registered. `scopes` is None when the client named none; `extra` are members kept as they came.
+
+    `dpop_bound` is the member `dpop_bound_access_tokens` (RFC 9449 §5.2).
+    """
 
     redirect_uris: tuple[str, ...]
     auth_method: str
@@ -57,6 +61,7 @@ class ClientMetadata:
     response_types: tuple[str, ...]
     scopes: tuple[str, ...] | None
     extra: Mapping[str, str]
+    dpop_bound: bool = False
 
     def members(self) -> dict[str, Any]:
         """The members of the response, in the spelling of RFC 7591 §2."""
@@ -69,6 +74,8 @@ class ClientMetadata:
         }
         if self.scopes is not None:
             found["scope"] = " ".join(self.scopes)
+        if self.dpop_bound:
+            found[_DPOP_BOUND] = True
         return found
 
 
@@ -92,6 +99,7 @@ def parse_client_metadata(document: object) -> ClientMetadata:
         response_types=_listed("response_types", arrays, RESPONSE_TYPES, ("code",), "code"),
         scopes=_scopes(texts["scope"]),
         extra={name: value for name in _KEPT if (value := texts[name]) is not None},
+        dpop_bound=_dpop_bound(document),
     )
 
 
@@ -155,6 +163,13 @@ def _check_keys(document: Mapping[str, Any], texts: Mapping[str, str | None]) ->
         raise RegistrationError(INVALID_CLIENT_METADATA, "jwks and jwks_uri exclude each other")
     if not isinstance(keys, dict) or not isinstance(keys.get("keys"), list) or len(keys["keys"]) > MAX_ITEMS:
         raise RegistrationError(INVALID_CLIENT_METADATA, "jwks is a JSON Web Key Set")
+
+
+def _dpop_bound(document: Mapping[str, Any]) -> bool:
+    value = document.get(_DPOP_BOUND, False)
+    if not isinstance(value, bool):
+        raise RegistrationError(INVALID_CLIENT_METADATA, f"{_DPOP_BOUND} is true or false")
+    return value
 
 
 def _chosen(method: str | None) -> str:

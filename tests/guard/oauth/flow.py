@@ -15,7 +15,17 @@ from argon2 import PasswordHasher
 
 from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
 from mcp_guard.clock import ManualClock
-from mcp_guard.oauth import AuthorizationServer, Lifetimes, Limits, Rate, SigningKeys, StaticUsers, User, hash_password
+from mcp_guard.oauth import (
+    AuthorizationServer,
+    Lifetimes,
+    Limits,
+    ProofTerms,
+    Rate,
+    SigningKeys,
+    StaticUsers,
+    User,
+    hash_password,
+)
 from mcp_guard.oauth.users import UserDirectory
 from mcp_guard.protocol import b64url, pkce
 from mcp_guard.stores.base import Operation, Result, Store
@@ -118,6 +128,7 @@ class World:
     limits: Limits = UNLIMITED
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     scopes: Mapping[str, str] = field(default_factory=lambda: SCOPES)
+    proofs: ProofTerms = field(default_factory=ProofTerms)
     client_address: str = "192.0.2.7"
 
     def __post_init__(self) -> None:
@@ -132,6 +143,7 @@ class World:
             clock=self.clock,
             lifetimes=self.lifetimes,
             limits=self.limits,
+            proofs=self.proofs,
             name="Example Tools",
         )
 
@@ -171,8 +183,10 @@ class World:
         told: dict[str, Any] = response.json()
         return told
 
-    async def redeem(self, client: Client, code: str, /, **changes: str | None) -> httpx.Response:
-        """Redeem a code. A change to None leaves the parameter out."""
+    async def redeem(
+        self, client: Client, code: str, /, *, proofs: Sequence[str] = (), **changes: str | None
+    ) -> httpx.Response:
+        """Redeem a code. A change to None leaves the parameter out; `proofs` are the DPoP fields."""
         fields = {
             "grant_type": "authorization_code",
             "code": code,
@@ -181,16 +195,21 @@ class World:
             **client.fields,
             **changes,
         }
-        return await self.token(client, fields)
+        return await self.token(client, fields, proofs)
 
-    async def refresh(self, client: Client, refresh_token: str, /, **changes: str | None) -> httpx.Response:
+    async def refresh(
+        self, client: Client, refresh_token: str, /, *, proofs: Sequence[str] = (), **changes: str | None
+    ) -> httpx.Response:
         """Use a refresh token."""
         fields = {"grant_type": "refresh_token", "refresh_token": refresh_token, **client.fields, **changes}
-        return await self.token(client, fields)
+        return await self.token(client, fields, proofs)
 
-    async def token(self, client: Client, fields: Mapping[str, str | None]) -> httpx.Response:
+    async def token(
+        self, client: Client, fields: Mapping[str, str | None], proofs: Sequence[str] = ()
+    ) -> httpx.Response:
         present = {name: value for name, value in fields.items() if value is not None}
-        return await self.http().post("/token", data=present, headers=client.headers)
+        headers = [*client.headers.items(), *(("dpop", proof) for proof in proofs)]
+        return await self.http().post("/token", data=present, headers=headers)
 
     async def is_revoked(self, access_token: str) -> bool:
         """Whether the guard would learn that the grant of this token is revoked."""
