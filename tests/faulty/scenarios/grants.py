@@ -109,6 +109,7 @@ async def reuse(actor: Actor) -> None:
     actor.note("token after a wrong replay", await actor.works(tokens["access_token"]))
     actor.note("replayed", (await actor.redeem(client, code)).status)
     actor.note("token after a replay", await actor.works(tokens["access_token"]))
+    actor.note("refresh after a replay", (await actor.refresh(client, tokens["refresh_token"])).status)
     code = (await actor.authorize(client))["code"]
     statuses: list[int] = []
 
@@ -137,6 +138,37 @@ async def refreshing(actor: Actor) -> None:
     actor.note("the old one again", (await actor.refresh(client, old)).status)
     actor.note("the new one after that", (await actor.refresh(client, new)).status)
     actor.note("garbage", (await actor.refresh(client, "garbage")).status)
+    actor.note("long garbage", (await actor.refresh(client, "g" * 5000)).status)
+    await chains(actor)
+
+
+async def chains(actor: Actor) -> None:
+    """Refresh tokens that have had several successors, that nobody presents, and that stand for less."""
+    client = (await actor.register())["client_id"]
+    code = (await actor.authorize(client))["code"]
+    actor.note("a code as access token", await actor.works(code))
+    held = [(await actor.redeem(client, code)).json()["refresh_token"]]
+    for _ in range(2):
+        held.append((await actor.refresh(client, held[-1])).json().get("refresh_token", ""))
+    actor.note("the first of three", (await actor.refresh(client, held[0])).status)
+    actor.note("the third after that", (await actor.refresh(client, held[-1])).status)
+    wanted = "mcp:tools mcp:admin"
+    first = (await actor.redeem(client, (await actor.authorize(client, scope=wanted))["code"])).json()
+    scopes = first["scope"].split()
+    narrow = (await actor.refresh(client, first["refresh_token"], scope=scopes[0])).json()
+    wide = await actor.refresh(client, narrow.get("refresh_token", ""), scope=first["scope"])
+    actor.note("wide again", (wide.status, len(scopes)))
+    nobody = (await actor.redeem(client, (await actor.authorize(client))["code"])).json()["refresh_token"]
+    answer = await actor.form("/token", {"grant_type": "refresh_token", "refresh_token": nobody})
+    actor.note("a refresh by nobody", answer.status)
+    secret = await actor.register(token_endpoint_auth_method="client_secret_basic")
+    named, pair = secret["client_id"], f"{secret['client_id']}:{secret['client_secret']}"
+    basic = ("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+    code = (await actor.authorize(named))["code"]
+    fields = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "code_verifier": VERIFIER}
+    token = (await actor.form("/token", fields, basic)).json()["refresh_token"]
+    fields = {"grant_type": "refresh_token", "refresh_token": token, "client_id": named}
+    actor.note("a refresh without its secret", (await actor.form("/token", fields)).status)
 
 
 async def resources(actor: Actor) -> None:

@@ -36,8 +36,11 @@ class Code:
 
 @dataclass
 class RefreshToken:
+    """`is_last` marks the one that was used last."""
+
     grant: Grant
     used: bool = False
+    is_last: bool = False
 
 
 class Grants:
@@ -83,9 +86,15 @@ class Grants:
     def access(self, token: str) -> tuple[Grant, JSON] | None:
         return self._access.get(token)
 
-    def revoke(self, grant: Grant, *, sparing_access: bool = False) -> None:
-        """End a grant: its refresh tokens and, unless a fault spares them, its access tokens."""
-        grant.revoked = True
+    def replaced(self, held: RefreshToken) -> None:
+        """Another refresh token takes the place of this one."""
+        for one in self._refresh.values():
+            if one.grant is held.grant:
+                one.is_last = one is held
+
+    def revoke(self, grant: Grant, *, sparing_access: bool = False, sparing_refresh: bool = False) -> None:
+        """End a grant: its refresh tokens and its access tokens, unless a fault spares them."""
+        grant.revoked = not sparing_refresh
         if not sparing_access:
             self._revoked.update(grant.tokens)
 

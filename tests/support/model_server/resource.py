@@ -134,6 +134,8 @@ class ResourceServer:
                 await self._fetch_keys(token)
                 if self.has("refresh_tokens_serve") and (held := self._grants.refresh(token)):
                     return self._grantee(held.grant, token)
+                if self.has("codes_serve") and (code := self._grants.code(token)):
+                    return self._grantee(code.grant, token)
                 principal = self._verifier.verify(token, resource)
                 if self._revoked(principal):
                     raise InvalidToken("the token was revoked")

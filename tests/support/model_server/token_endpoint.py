@@ -52,7 +52,7 @@ class TokenEndpoint:
     async def serve(self, request: Request) -> Response:
         try:
             form = await form_of(request)
-            client = await self._clients.authenticate(request, form)
+            client = await self._client(request, form)
             match form.get("grant_type"):
                 case "authorization_code":
                     return await self._redeem(client, form)
@@ -63,6 +63,18 @@ class TokenEndpoint:
             raise OAuthError("unsupported_grant_type", "the grant type is not offered")
         except OAuthError as error:
             return error.response()
+
+    async def _client(self, request: Request, form: dict[str, str]) -> Client:
+        """The client that asks, as it is known to itself or, for the sake of a fault, to the refresh token."""
+        held = self._grants.refresh(form.get("refresh_token", ""))
+        if held is not None and "authorization" not in request.headers:
+            owner = await self._clients.find(held.grant.client_id)
+            named = form.get("client_id")
+            if owner and named is None and self.has("refresh_without_client"):
+                return owner
+            if owner and named == owner.client_id and self.has("refresh_without_secret"):
+                return owner
+        return await self._clients.authenticate(request, form)
 
     async def _redeem(self, client: Client, form: dict[str, str]) -> Response:
         code = self._grants.code(form.get("code", ""))
@@ -79,7 +91,7 @@ class TokenEndpoint:
             await anyio.sleep(RACE_SECONDS)
         elif code.used and not self.has("code_reusable"):
             if not self.has("code_reuse_forgiven"):
-                self._grants.revoke(code.grant)
+                self._grants.revoke(code.grant, sparing_refresh=self.has("refresh_outlives_grant"))
             raise OAuthError("invalid_grant", "the code was used before")
         code.used = True
         return self._issued(client, code.grant, resource, code.grant.scope)
@@ -127,7 +139,7 @@ class TokenEndpoint:
     def _refresh(self, client: Client, form: dict[str, str]) -> Response:
         has, text = self.has, form.get("refresh_token", "")
         held = self._grants.refresh(text)
-        if held is None and has("bad_refresh_crashes"):
+        if (held is None and has("bad_refresh_crashes")) or (len(text) > 1000 and has("long_refresh_crashes")):
             raise Crashed("no such row")
         if held is None or held.grant.revoked or not self._owns(client, held.grant):
             raise OAuthError("invalid_grant", "the refresh token is not known")
@@ -137,10 +149,13 @@ class TokenEndpoint:
             raise OAuthError("invalid_scope", "the scope was not granted")
         resource = self._resource(grant, form, "resource_at_refresh_refused", "refresh_widens")
         if held.used and not has("old_refresh_token_valid"):
-            if not has("refresh_reuse_forgiven"):
+            if not has("refresh_reuse_forgiven") and (held.is_last or not has("refresh_reuse_of_the_last_noticed")):
                 self._grants.revoke(grant)
             raise OAuthError("invalid_grant", "the refresh token was used before")
         held.used = not has("refresh_tokens_do_not_rotate")
+        self._grants.replaced(held)
+        if has("refresh_narrows_grant"):
+            grant.scope = scope
         return self._issued(client, grant, resource, scope, text if has("refresh_tokens_do_not_rotate") else None)
 
     def _owns(self, client: Client, grant: Grant) -> bool:

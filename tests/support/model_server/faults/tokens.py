@@ -86,10 +86,17 @@ _REFRESH = (
     Fault("refresh_tokens_do_not_rotate", "REF-001", "A refresh answers the same refresh token again."),
     Fault("old_refresh_token_valid", "REF-001", "A rotated refresh token goes on working."),
     Fault("refresh_reuse_forgiven", "REF-002", "Replay of a rotated refresh token leaves its family alive."),
+    Fault("refresh_reuse_of_the_last_noticed", "REF-002", "Only the replay of the newest but one ends the family."),
+    Fault("refresh_without_client", "REF-003", "A refresh that names no client is accepted."),
+    Fault("refresh_without_secret", "REF-003", "A confidential client refreshes without its secret."),
     Fault("refresh_by_any_client", "REF-003", "Any client may use any refresh token."),
     Fault("refresh_widens_scope", "REF-004", "A refresh grants whatever scope it asks for."),
+    Fault("refresh_narrows_grant", "REF-004", "A refresh for less scope takes the rest away for good."),
+    Fault("codes_serve", "REF-005", "The MCP server accepts an authorization code."),
     Fault("refresh_tokens_serve", "REF-005", "The MCP server accepts a refresh token."),
     Fault("bad_refresh_crashes", "REF-006", "An unknown refresh token is answered 500."),
+    Fault("long_refresh_crashes", "REF-006", "A refresh token of more than 1,000 characters is answered 500."),
+    Fault("refresh_outlives_grant", "REF-007", "A code used twice ends its access token and not its refresh token."),
 )
 
 FAULTS = (*_CLAIMS, *_SIGNATURES, *_CARRIERS, *_ISSUANCE, *_REFRESH)
