@@ -117,11 +117,16 @@ class Bounded(_Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         cycle: Any = self.cycle
-        if cycle is not None and not cycle.response_complete:
+        if self.transport.get_protocol() is not self or (cycle is not None and not cycle.response_complete):
+            # A head is complete: of a WebSocket, which has a class of its own from here on, or of a request.
             self._stop_head_timer()
         elif self.head_timer is None:
             # uvicorn has just stopped its own timer for the time between requests, whatever it was that came.
             self.head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _should_upgrade(self) -> bool:
+        # Only GET opens a WebSocket (RFC 6455 §4.1); uvicorn would leave any other method without an answer.
+        return self.scope["method"] == "GET" and super()._should_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
@@ -180,6 +185,18 @@ def with_httptools() -> type[asyncio.Protocol]:
 
     class TrailersApart(Bounded, HttpToolsProtocol):
         """Collects whatever comes after the header section in a list of its own, which nobody reads."""
+
+        opens_websocket: bool | None = None
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.opens_websocket = None
+
+        def _should_upgrade(self) -> bool:
+            # Asked first while the header section is there, and again when it is not.
+            if self.opens_websocket is None:
+                self.opens_websocket = super()._should_upgrade()
+            return self.opens_websocket
 
         def on_headers_complete(self) -> None:
             super().on_headers_complete()

@@ -20,10 +20,14 @@ HEAD_SECONDS = 0.4
 STALL_SECONDS = 0.6
 LARGE = 8 * 1024 * 1024
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 class App:
-    """Answers `/` at once, `/slow` after longer than a head may take, `/large` with much."""
+    """Answers `/` at once, `/slow` after longer than a head may take, `/large` with much; a WebSocket as `/slow`."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -31,6 +35,11 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             raise RuntimeError("no lifespan")
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await asyncio.sleep(2 * HEAD_SECONDS)
+            await send({"type": "websocket.send", "bytes": b"done"})
+            return
         await read_all(receive)
         if scope["path"] == "/slow":
             await asyncio.sleep(2 * HEAD_SECONDS)
@@ -116,6 +125,27 @@ def test_a_request_may_take_longer_than_its_head(served: Serving) -> None:
         for _ in range(2):
             connection.sendall(REQUEST.replace(b"/ ", b"/slow "))
             assert until_done(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_a_websocket_may_last_longer_than_its_head(served: Serving) -> None:
+    with closing(connect(served)) as connection:
+        connection.sendall(HANDSHAKE)
+        said = b""
+        while b"done" not in said:
+            chunk = connection.recv(1024)
+            assert chunk, said
+            said += chunk
+        assert said.startswith(b"HTTP/1.1 101 ")
+
+
+def test_no_method_but_get_opens_a_websocket(served: Serving) -> None:
+    """http-25: uvicorn on h11 would leave the client without an answer (RFC 6455 §4.1)."""
+    with closing(connect(served)) as connection:
+        connection.sendall(HANDSHAKE.replace(b"GET", b"HEAD"))
+        assert connection.recv(1024).startswith(b"HTTP/1.1 200 ")
+    with closing(connect(served)) as connection:
+        connection.sendall(HANDSHAKE.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 0\r\n\r\n"))
+        assert until_done(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_does_not_read_is_cut_off(served: Serving) -> None:

@@ -53,7 +53,13 @@ DISTRIBUTIONS = {
     "_pytest": "pytest",
 }
 # Brought by a declared distribution that the project uses together with them.
-COMPANIONS = {"pydantic": "pydantic-settings", "httpx2": "mcp", "mcp_types": "mcp", "wsproto": "hypercorn"}
+COMPANIONS = {
+    "pydantic": "pydantic-settings",
+    "httpx2": "mcp",
+    "mcp_types": "mcp",
+    "h2": "hypercorn",
+    "wsproto": "hypercorn",
+}
 
 
 def text_files() -> list[Path]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.guard.attacks.http2 import Http2Request
 from tests.guard.attacks.raw import Observation, Request
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Shot:
     """
 
     name: str
-    request: Request | bytes
+    request: Request | Http2Request | bytes
     statuses: tuple[int, ...]
     reaches_app: bool = False
     check: Callable[[Observation], None] | None = None

@@ -1,4 +1,4 @@
-"""A live deployment to attack: a real MCP server of the SDK behind the complete stack, on uvicorn, on loopback.
+"""A live deployment to attack: a real MCP server of the SDK behind the complete stack, on any server, on loopback.
 
 The downstream app counts its calls and keeps what it was shown. Every secret that is handed out is remembered, so that
 logs and audit can be searched for it.
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, MemorySink
 from mcp_guard.demo_server import demo_server
-from mcp_guard.facts import Resource
+from mcp_guard.facts import Resource, ScopePolicy
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.oauth import AuthorizationServer, SigningKeys, StaticUsers
@@ -28,7 +28,10 @@ from mcp_guard.profiles import Limits, standard
 from mcp_guard.stack import guard
 from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
+from tests.guard.attacks import http2
+from tests.guard.attacks.http2 import Http2Request
 from tests.guard.attacks.raw import Observation, Request, send
+from tests.support.servers import SERVERS
 from tests.support.serving import serving
 
 MODERN = "2026-07-28"
@@ -36,6 +39,8 @@ PLENTY = Limit(1_000_000, timedelta(minutes=1))
 UNLIMITED = Limits(address=PLENTY, principal=PLENTY, tool=PLENTY, connections=PLENTY, address_connections=PLENTY)
 """The corpus shoots fast from one address; limits have attacks of their own."""
 USERS = {"alice": "correct horse battery", "bob": "staple for bob only"}
+ADMINISTERED = ScopePolicy(tools={"ad*": frozenset({"mcp:admin"})})
+"""Of the demo's tools, `add` needs a scope of its own."""
 
 
 @dataclass
@@ -72,6 +77,7 @@ class Deployment:
     audit: MemorySink
     key: ec.EllipticCurvePrivateKey
     kid: str
+    server: str = ""
     secrets: set[str] = field(default_factory=set)
     until_closed: ExitStack = field(default_factory=ExitStack)
 
@@ -87,8 +93,10 @@ class Deployment:
     def mcp(self) -> str:
         return f"{self.origin}/mcp"
 
-    def send(self, request: Request | bytes) -> Observation:
+    def send(self, request: Request | Http2Request | bytes) -> Observation:
         """One request on a connection of its own."""
+        if isinstance(request, Http2Request):
+            return http2.send(self.port, request)
         return send(self.port, request if isinstance(request, bytes) else request.encoded())
 
     def claims(self, user: str = "alice", **overrides: Any) -> dict[str, Any]:
@@ -200,22 +208,25 @@ def b64(data: bytes) -> str:
 
 class Capture(logging.Handler):
     """Every log line of every logger, whatever its level, but those of others: the app logs the session ids that it
-    mints, and the tests' own HTTP client what it sends."""
+    mints, and the tests' own HTTP clients what they send."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith(("mcp.", "sse_starlette.", "httpx", "httpcore")):
+        if not record.name.startswith(("mcp.", "sse_starlette.", "httpx", "httpcore", "hpack")):
             self.lines.append(f"{record.name}: {self.format(record)}")
 
 
 @contextmanager
 def deployed(
-    store: Callable[[], Store] = MemoryStore, *, limits: Limits = UNLIMITED, **uvicorn_settings: Any
+    store: Callable[[], Store] = MemoryStore, *, limits: Limits = UNLIMITED, server: str = "", **uvicorn_settings: Any
 ) -> Iterator[Deployment]:
-    """A deployment that lives as long as the block, with its state in what `store` makes."""
+    """A deployment that lives as long as the block, with its state in what `store` makes.
+
+    It is served by `server`, one of `SERVERS`; without one by uvicorn as it comes, with `uvicorn_settings`.
+    """
     made: list[Deployment] = []
 
     def build(origin: str) -> ASGIApp:
@@ -224,10 +235,10 @@ def deployed(
         keys = SigningKeys([key])
         mcp, sse = f"{origin}/mcp", f"{origin}/sse"
         resources = (
-            Resource(mcp, "/mcp", scopes=frozenset({"mcp:tools"}), tool_scopes={"add": frozenset({"mcp:admin"})}),
+            Resource(mcp, "/mcp", scopes=frozenset({"mcp:tools"}), policy=ADMINISTERED),
             Resource(sse, "/sse", messages="/messages/", aliases=frozenset({mcp}), scopes=frozenset({"mcp:tools"})),
         )
-        server = AuthorizationServer(
+        logins = AuthorizationServer(
             issuer=origin,
             store=state,
             users=StaticUsers.from_pairs(USERS),
@@ -238,15 +249,16 @@ def deployed(
         downstream = Downstream(demo_server())
         layers = standard(
             resources=resources,
-            authorization_server=server,
+            authorization_server=logins,
             store=state,
             ring=KeyRing.generate(),
             audit=AuditLog(audit),
             limits=limits,
         )
-        made.append(Deployment(origin, downstream, audit, key, keys.ids[0], set(USERS.values())))
+        made.append(Deployment(origin, downstream, audit, key, keys.ids[0], server, set(USERS.values())))
         return guard(downstream, *layers)
 
-    with serving(build, **uvicorn_settings), ExitStack() as until_closed:
+    running = SERVERS[server](build) if server else serving(build, **uvicorn_settings)
+    with running, ExitStack() as until_closed:
         made[0].until_closed = until_closed
         yield made[0]

@@ -63,7 +63,6 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
 
 PENDING: Mapping[str, str] = {
     "csrf-08": "there is no upstream identity provider in the first form, so there is no callback",
-    "http-24": "HTTP/2 needs hypercorn; the corpus runs on uvicorn so far",
     "http-29": "a thousand aborted requests belong with the load tests",
     "jwt-25": "keys of other use or strength are refused by unit tests; the live issuer has one key",
     "ses-15": "proof of possession is not in the first form",

@@ -11,6 +11,7 @@ from tests.guard.attacks import (  # noqa: F401 - they register attacks
     authorization_attacks,
     csrf_attacks,
     discovery_attacks,
+    http2_attacks,
     http_attacks,
     jwt_attacks,
     resource_attacks,
@@ -26,8 +27,8 @@ from tests.guard.attacks.state import in_valkey
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def log() -> Iterator[Capture]:
+def captured() -> Iterator[Capture]:
+    """Every log line from here on."""
     capture, root = Capture(), logging.getLogger()
     level = root.level
     root.addHandler(capture)
@@ -35,6 +36,11 @@ def log() -> Iterator[Capture]:
     yield capture
     root.setLevel(level)
     root.removeHandler(capture)
+
+
+@pytest.fixture(scope="module")
+def log() -> Iterator[Capture]:
+    yield from captured()
 
 
 @pytest.fixture(scope="module")
