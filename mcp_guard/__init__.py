@@ -3,7 +3,7 @@
 from mcp_guard.affinity import Worker
 from mcp_guard.auditlog import AuditLog, FileSink
 from mcp_guard.check import Check, Layer, StatefulCheck
-from mcp_guard.facts import ClientAddress, Principal, RequestId, Resource, fact
+from mcp_guard.facts import ClientAddress, Principal, RequestId, Resource, ScopePolicy, fact
 from mcp_guard.failures import ConfigurationError, Unavailable
 from mcp_guard.keyring import KeyRing
 from mcp_guard.keysources import RemoteKeys, StaticKeys
@@ -37,6 +37,7 @@ __all__ = [
     "RequestId",
     "Resource",
     "Revoker",
+    "ScopePolicy",
     "SessionTerms",
     "Shared",
     "StatefulCheck",

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from mcp_guard.auditlog import AuditLog
 from mcp_guard.demo_server import demo_server
-from mcp_guard.facts import Resource
+from mcp_guard.facts import Resource, ScopePolicy
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.oauth import AuthorizationServer, Rate, StaticUsers
 from mcp_guard.oauth import Limits as LoginLimits
-from mcp_guard.profiles import Limits, standard
+from mcp_guard.profiles import Handling, Limits, standard
 from mcp_guard.secret import Secret, generated_password
 from mcp_guard.sessions import SessionTerms
 from mcp_guard.stack import Guard, guard
@@ -64,6 +64,8 @@ DEMO_LIMITS = Limits(
     streams=500,
 )
 DEMO_SESSIONS = SessionTerms(per_principal=5_000)
+# A client that is shown the tool whose scope it lacks can be asked to call it, and asks for the scope.
+DEMO_HANDLING = Handling(hide=False)
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def build_demo(port: int, users: Mapping[str, Secret], audit: AuditLog, *, host:
         audit=audit,
         limits=DEMO_LIMITS,
         sessions=DEMO_SESSIONS,
+        handling=DEMO_HANDLING,
     )
     return Demo(guard(demo_server(), *layers), origin, users)
 
@@ -124,7 +127,7 @@ def demo_resources(origin: str) -> tuple[Resource, ...]:
         "/mcp",
         aliases=frozenset({sse}),
         scopes=frozenset({"mcp:tools"}),
-        tool_scopes={"reset": frozenset({"mcp:admin"})},
+        policy=ScopePolicy(tools={"reset": frozenset({"mcp:admin"})}),
         name="mcp-guard demo",
     )
     events = replace(

@@ -90,6 +90,26 @@ Policy: TypeAlias = Literal["off", "allowed", "required"]
 """Whether tokens bound to a key of their sender are refused, welcome, or the only ones that are accepted."""
 
 
+@dataclass(frozen=True)
+class ScopePolicy:
+    """The scopes that parts of a resource need, beside those that every request does, each by a pattern.
+
+    A pattern is a name, or the beginning of names with a `*` after it; case counts, and of several that match all do.
+    `methods` are JSON-RPC methods, whatever they are about; `tools` and `prompts` go by their names, `uris` are those
+    of resources. `implies` is the hierarchy: for a scope, those that it stands for. Nothing else implies anything.
+    `mcp_guard.protocol.scope_policy` has the rules.
+    """
+
+    methods: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    tools: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    prompts: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    uris: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    implies: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+
+
+NO_POLICY = ScopePolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One protected resource: an MCP endpoint with its own metadata document, audience and challenge.
@@ -97,9 +117,9 @@ class Resource:
     `url` is the resource identifier (RFC 9728 §1.2), exactly as clients and tokens spell it. `path` is its path.
     `messages` is the path of the POST endpoint of an HTTP+SSE transport (2024-11-05); it belongs to the same resource.
     `aliases` are further audiences that are welcome here; nothing is ever derived from a request.
-    `scopes` are needed for every request, `tool_scopes` for calls of one tool. `dpop` is the policy for tokens that
-    are bound to a key (RFC 9449), `certificates` for those bound to a client certificate (RFC 8705); what a stack has
-    no layer for is off.
+    `scopes` are needed for every request; `policy` says what else some need. `dpop` is the policy for tokens that are
+    bound to a key (RFC 9449), `certificates` for those bound to a client certificate (RFC 8705); what a stack has no
+    layer for is off.
     """
 
     url: str
@@ -107,7 +127,7 @@ class Resource:
     messages: str | None = None
     aliases: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
-    tool_scopes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    policy: ScopePolicy = NO_POLICY
     name: str | None = None
     dpop: Policy = "allowed"
     certificates: Policy = "off"

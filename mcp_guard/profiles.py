@@ -51,6 +51,7 @@ from mcp_guard.layers.streams import Streams
 from mcp_guard.layers.tasks import Tasks
 from mcp_guard.layers.tls import Tls
 from mcp_guard.layers.token import Token
+from mcp_guard.layers.visibility import Visibility
 from mcp_guard.layers.wire import Wire
 from mcp_guard.protocol.uris import PublicUrl
 from mcp_guard.sessions import SessionTerms
@@ -90,14 +91,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Handling:
-    """What is special about the state that an app hands to its clients.
+    """What becomes of what an app hands to its clients.
 
     `handles` are kinds of handle that belong to whoever they were given to. `single_use` are the tools whose
-    `requestState` (MCP 2026-07-28) is good for one call.
+    `requestState` (MCP 2026-07-28) is good for one call. `hide` takes out of lists what the caller lacks a scope for.
     """
 
     handles: tuple[Handle, ...] = ()
     single_use: frozenset[str] = frozenset()
+    hide: bool = True
 
 
 DEFAULT_LIMITS = Limits()
@@ -159,6 +161,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         Concurrency(principal=limits.in_flight, total=limits.in_flight_in_all),
         Intake(),
         Scopes(),
+        *([Visibility()] if handling.hide else []),
         Revocation(store=state, clock=clock),
         _rate_limit(state, limits),
         _session(state, keys, sessions, worker, described, clock),

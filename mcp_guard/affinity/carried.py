@@ -21,6 +21,7 @@ from mcp_guard.facts import (
     RequestId,
     Resource,
     RpcMessage,
+    ScopePolicy,
     SessionHandle,
     Transport,
     facts_of,
@@ -30,6 +31,7 @@ from mcp_guard.rejections import Rejection
 TEXTS = ("http_version", "method", "scheme", "path", "root_path")
 OCTETS = ("raw_path", "query_string")
 ADDRESSES = ("client", "server")
+POLICY_PARTS = ("methods", "tools", "prompts", "uris", "implies")
 
 Plain = list[Any]
 
@@ -105,14 +107,14 @@ def _read_principal(issuer: str, subject: str, client: str, tenant: str | None, 
 
 
 def _write_resource(one: Resource) -> Plain:
-    tools = {tool: sorted(scopes) for tool, scopes in one.tool_scopes.items()}
-    return [one.url, one.path, one.messages, sorted(one.aliases), sorted(one.scopes), tools, one.name]
+    policy = {part: {key: sorted(scopes) for key, scopes in getattr(one.policy, part).items()} for part in POLICY_PARTS}
+    return [one.url, one.path, one.messages, sorted(one.aliases), sorted(one.scopes), policy, one.name]
 
 
 def _read_resource(url: str, path: str, messages: str | None, aliases: list[str], *rest: Any) -> Resource:
-    scopes, tools, name = rest
-    of_tools = {tool: frozenset(needed) for tool, needed in tools.items()}
-    return Resource(url, path, messages, frozenset(aliases), frozenset(scopes), of_tools, name)
+    scopes, parts, name = rest
+    policy = {part: {key: frozenset(needed) for key, needed in parts[part].items()} for part in POLICY_PARTS}
+    return Resource(url, path, messages, frozenset(aliases), frozenset(scopes), ScopePolicy(**policy), name)
 
 
 def _write_call(one: Call) -> Plain:

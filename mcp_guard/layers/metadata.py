@@ -20,6 +20,7 @@ from mcp_guard.facts import Resource
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import ADMITTED, Admission, Answer, RequestHead
 from mcp_guard.protocol.metadata import WELL_KNOWN, document, well_known_path
+from mcp_guard.protocol.scope_policy import rules_of
 from mcp_guard.protocol.uris import PublicUrl
 
 WELL_KNOWN_PREFIX = "/.well-known/"
@@ -42,7 +43,7 @@ PREFLIGHT = Answer(
 class Metadata(Check):
     """`authorization_servers` are issuers, spelled as in their own metadata; the first is the one clients take.
 
-    `scopes_supported` are listed in every document beside the scopes that the resource itself needs. `browser_clients`
+    `scopes_supported` are listed in every document beside all scopes that the resource itself knows. `browser_clients`
     lets pages of any origin read the documents, without cookies.
     """
 
@@ -73,11 +74,10 @@ class Metadata(Check):
         object.__setattr__(self, "answers", answers)
 
     def _answer(self, resource: Resource) -> Answer:
-        needed = resource.scopes.union(*resource.tool_scopes.values())
         members = document(
             resource.url,
             self.authorization_servers,
-            scopes_supported=self.scopes_supported | needed,
+            scopes_supported=self.scopes_supported | rules_of(resource).everything,
             resource_name=resource.name,
             resource_documentation=self.documentation,
         )

@@ -46,9 +46,9 @@ MAX_ID: Final = 2**63
 MAX_METHOD_CHARACTERS: Final = 256
 MAX_BATCH: Final = 50
 
-_JUDGED: Final = frozenset({"_meta", "arguments", "notifications", "taskId"})
+_JUDGED: Final = frozenset({"_meta", "arguments", "notifications", "ref", "taskId"})
 """Members of `params` that layers decide on, whatever the method; `requestState` is judged by its own layer."""
-_SPELLINGS: Final = frozenset({"_meta", "arguments", "notifications", "taskid", "task_id"})
+_SPELLINGS: Final = frozenset({"_meta", "arguments", "notifications", "ref", "taskid", "task_id"})
 """The same as they are for a reader that ignores case, or that takes the Python name for a member's."""
 
 _MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})

@@ -1,18 +1,33 @@
-"""Scopes: sets of tokens, compared exactly (RFC 6749 §3.3)."""
+"""Scopes: sets of tokens, compared exactly (RFC 6749 §3.3), and what is declared of one scope standing for others.
+
+What a scope implies is what it is declared to imply, never what its spelling suggests. A hierarchy that is `closed`
+says of each scope everything that it implies, at whatever distance.
+"""
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from functools import lru_cache
-from typing import Final
+from graphlib import CycleError, TopologicalSorter
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 _TOKEN: Final = re.compile(r"[!#-\[\]-~]+")
 _LIST: Final = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")
 
 NONE: Final[frozenset[str]] = frozenset()
 
+Hierarchy: TypeAlias = Mapping[str, frozenset[str]]
+
+FLAT: Final[Hierarchy] = MappingProxyType({})
+"""Nothing implies anything."""
+
 
 class ScopeError(ValueError):
     """The text is not a list of scopes. The message quotes nothing of it."""
+
+
+class CircleError(ValueError):
+    """Scopes that imply each other; the message names them."""
 
 
 def is_scope_token(text: str) -> bool:
@@ -34,9 +49,32 @@ def parse(text: str) -> frozenset[str]:
     return frozenset(text.split(" "))
 
 
-def missing(required: Set[str], granted: Set[str]) -> frozenset[str]:
-    """Those of `required` that are not among `granted`. Nothing implies anything else."""
-    return frozenset(required - granted)
+def closed(implies: Hierarchy) -> Hierarchy:
+    """The hierarchy in which each scope also implies what those do that it implies.
+
+    Raises:
+        CircleError: a scope would imply itself.
+    """
+    try:
+        order = tuple(TopologicalSorter(implies).static_order())
+    except CycleError as fault:
+        raise CircleError(", ".join(sorted(set(fault.args[1])))) from None
+    full: dict[str, frozenset[str]] = {}
+    for scope in order:
+        below = implies.get(scope, NONE)
+        full[scope] = below.union(*(full[one] for one in below))
+    return full
+
+
+def missing(required: Set[str], granted: Set[str], hierarchy: Hierarchy = FLAT) -> frozenset[str]:
+    """Those of `required` that are neither among `granted` nor implied by one of them; `hierarchy` is closed."""
+    lacking = frozenset(required - granted)
+    return lacking.difference(*(hierarchy.get(one, NONE) for one in granted)) if lacking else lacking
+
+
+def minimal(required: Set[str], hierarchy: Hierarchy) -> frozenset[str]:
+    """The fewest of `required` that imply all of it; `hierarchy` is closed."""
+    return frozenset(required).difference(*(hierarchy.get(one, NONE) for one in required))
 
 
 def render(scopes: Iterable[str]) -> str:

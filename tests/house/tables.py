@@ -173,6 +173,7 @@ LAYERS = (
     "concurrency",
     "intake",
     "scopes",
+    "visibility",
     "revocation",
     "rate_limit",
     "session",

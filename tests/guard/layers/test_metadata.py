@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_guard.facts import Resource
+from mcp_guard.facts import Resource, ScopePolicy
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layers.metadata import Metadata
 from mcp_guard.layers.wire import Wire
@@ -20,7 +20,7 @@ MCP = Resource(
     "https://mcp.example.com/mcp",
     "/mcp",
     scopes=frozenset({"mcp:read", "offline_access"}),
-    tool_scopes={"delete": frozenset({"mcp:write"})},
+    policy=ScopePolicy(tools={"delete_*": frozenset({"mcp:write"})}, implies={"mcp:files": frozenset({"mcp:write"})}),
     name="Files",
 )
 SSE = Resource("https://mcp.example.com/sse", "/sse")
@@ -28,7 +28,7 @@ LAYER = Metadata((MCP, SSE), (ISSUER,), scopes_supported=frozenset({"mcp:tools"}
 DOCUMENT = {
     "resource": "https://mcp.example.com/mcp",
     "authorization_servers": [ISSUER],
-    "scopes_supported": ["mcp:read", "mcp:tools", "mcp:write"],
+    "scopes_supported": ["mcp:files", "mcp:read", "mcp:tools", "mcp:write"],
     "bearer_methods_supported": ["header"],
     "resource_name": "Files",
 }

@@ -14,7 +14,7 @@ from mcp_guard.asgi import Message, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, MemorySink
 from mcp_guard.check import Layer
 from mcp_guard.clock import ManualClock
-from mcp_guard.facts import Call, Resource, fact
+from mcp_guard.facts import Call, Resource, ScopePolicy, fact
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.audit import Audit
@@ -345,7 +345,7 @@ async def test_a_rotated_key_opens_until_it_leaves_the_ring(app: Asker, clock: M
 
 
 async def test_scopes_are_judged_anew_with_each_retry(app: Asker, clock: ManualClock) -> None:
-    needs = Resource(MCP.url, MCP.path, tool_scopes={"pay": frozenset({"mcp:tools"})})
+    needs = Resource(MCP.url, MCP.path, policy=ScopePolicy(tools={"pay": frozenset({"mcp:tools"})}))
 
     @dataclass(frozen=True)
     class Scoped(Facts):

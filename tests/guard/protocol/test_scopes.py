@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_guard.protocol import scopes
-from mcp_guard.protocol.scopes import ScopeError
+from mcp_guard.protocol.scopes import CircleError, ScopeError
 
 TOKENS = st.text(st.sampled_from([chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"\\']), min_size=1)
 
@@ -64,3 +64,51 @@ def test_what_is_no_scope_is_not_rendered(scope: str) -> None:
 )
 def test_only_the_identical_scope_counts(required: set[str], granted: set[str], expected: set[str]) -> None:
     assert scopes.missing(required, granted) == expected
+
+
+HIERARCHY = {"admin": frozenset({"write"}), "write": frozenset({"read", "list"}), "read": frozenset({"see"})}
+
+
+def test_a_closed_hierarchy_says_everything_that_a_scope_implies() -> None:
+    assert scopes.closed(HIERARCHY) == {
+        "admin": {"write", "read", "list", "see"},
+        "write": {"read", "list", "see"},
+        "read": {"see"},
+        "list": set(),
+        "see": set(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("implies", "named"),
+    [
+        ({"a": {"a"}}, "a"),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}, "a, b, c"),
+        ({**HIERARCHY, "see": {"admin"}}, "admin, read, see, write"),
+    ],
+)
+def test_scopes_that_imply_each_other_are_named(implies: dict[str, set[str]], named: str) -> None:
+    with pytest.raises(CircleError, match=f"^{named}$"):
+        scopes.closed({scope: frozenset(below) for scope, below in implies.items()})
+
+
+@pytest.mark.parametrize(
+    ("required", "granted", "expected"),
+    [
+        ({"see", "list"}, {"admin"}, set()),
+        ({"see", "list"}, {"read"}, {"list"}),
+        ({"write"}, {"read", "list", "see"}, {"write"}),
+        ({"see"}, {"readx", "READ"}, {"see"}),
+    ],
+)
+def test_what_a_granted_scope_implies_is_not_missing(required: set[str], granted: set[str], expected: set[str]) -> None:
+    assert scopes.missing(required, granted, scopes.closed(HIERARCHY)) == expected
+    assert scopes.missing(required, granted) == required
+
+
+@pytest.mark.parametrize(
+    ("required", "fewest"),
+    [({"see", "admin", "other"}, {"admin", "other"}), ({"read", "list"}, {"read", "list"}), (set(), set())],
+)
+def test_the_fewest_scopes_leave_out_what_others_imply(required: set[str], fewest: set[str]) -> None:
+    assert scopes.minimal(required, scopes.closed(HIERARCHY)) == fewest
