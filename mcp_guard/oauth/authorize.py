@@ -169,15 +169,15 @@ def _resource(deployment: Deployment, resource: str | None) -> str:
 
 
 def _scopes(deployment: Deployment, client: Client, session: BrowserSession, text: str | None) -> tuple[str, ...]:
-    """What is offered, registered, the person's to give, and asked for: all of it when nothing is asked for.
+    """What is offered, the person's to give, and asked for; what the client named when it registered, if it asks for none.
 
     Scopes beyond that are left out (RFC 6749 §3.3), and the token response says so; when none is left it is an error.
+    What a client named when it registered is no bound: it registers itself, and before it knows what it will need
+    (MCP 2026-07-28 basic/authorization §Step-Up Authorization Flow). The consent of the person is.
     """
-    allowed = [scope for scope in deployment.scopes if client.scopes is None or scope in client.scopes]
-    if session.scopes is not None:
-        allowed = [scope for scope in allowed if scope in session.scopes]
+    allowed = [scope for scope in deployment.scopes if session.scopes is None or scope in session.scopes]
     if text is None:
-        return tuple(allowed)
+        return tuple(scope for scope in allowed if client.scopes is None or scope in client.scopes)
     try:
         asked = scope_rules.parse(text)
     except scope_rules.ScopeError:

@@ -45,8 +45,9 @@ def proof_key(digest: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A registered client. `secret_digest` is None for public clients; `scopes` None when it named none.
+    """A registered client. `secret_digest` is None for public clients.
 
+    `scopes` are those that it gets when it asks for none, None for all that are offered.
     `dpop_bound` when it asked for bound access tokens alone (RFC 9449 §5.2).
     """
 

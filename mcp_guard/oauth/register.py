@@ -41,6 +41,9 @@ async def _register(deployment: Deployment, request: Request, metadata: ClientMe
         "client_id_issued_at": client.issued_at,
         **metadata.members(),
     }
+    if metadata.scopes is not None:
+        # All that it may ever ask for (RFC 7591 §3.2.1: what was asked may be replaced); what it named is its default.
+        members["scope"] = " ".join(deployment.scopes)
     if secret is not None:
         members["client_secret"] = secret.reveal()
         members["client_secret_expires_at"] = 0

@@ -253,11 +253,13 @@ async def test_the_case_of_scheme_and_host_names_no_other_resource(world: World)
         (None, "mcp:write", "mcp:write"),
         (None, "mcp:write unknown", "mcp:write"),
         ("mcp:read", None, "mcp:read"),
-        ("mcp:read", "mcp:read mcp:write", "mcp:read"),
+        ("mcp:read", "mcp:read mcp:write", "mcp:read mcp:write"),
+        ("mcp:read", "mcp:write mcp:admin", "mcp:write"),
+        ("mcp:read mcp:admin", None, "mcp:read"),
         ("openid profile", None, "mcp:read mcp:write"),
     ],
 )
-async def test_no_more_is_granted_than_registered_offered_and_asked(
+async def test_no_more_is_granted_than_offered_and_asked_or_else_named_before(
     world: World, registered: str | None, asked: str | None, granted: str
 ) -> None:
     """dcr-14."""

@@ -21,7 +21,7 @@ async def test_a_public_client_gets_an_id_and_no_secret(world: World) -> None:
         "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
         "client_name": "Größe",
-        "scope": "mcp:read",
+        "scope": "mcp:read mcp:write",
         "software_id": "x",
         "application_type": "native",
     }
@@ -73,12 +73,18 @@ async def test_ids_are_new_and_look_like_no_url(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "registered"), [("mcp:read mcp:admin", "mcp:read"), ("mcp:admin", None), (None, None)]
+    ("asked", "registered"),
+    [
+        ("mcp:read", "mcp:read mcp:write"),
+        ("mcp:read mcp:admin", "mcp:read mcp:write"),
+        ("mcp:admin", None),
+        (None, None),
+    ],
 )
-async def test_scopes_that_are_not_offered_are_left_out(
+async def test_a_client_that_names_scopes_is_registered_for_those_that_are_offered(
     world: World, asked: str | None, registered: str | None
 ) -> None:
-    """REG-004."""
+    """REG-004, dcr-14."""
     response = await post(world, {"redirect_uris": [REDIRECT], "scope": asked})
     assert response.status_code == 201
     assert response.json().get("scope") == registered
