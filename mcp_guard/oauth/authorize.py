@@ -169,7 +169,7 @@ def _resource(deployment: Deployment, resource: str | None) -> str:
 
 
 def _scopes(deployment: Deployment, client: Client, session: BrowserSession, text: str | None) -> tuple[str, ...]:
-    """What is offered, the person's to give, and asked for; what the client named when it registered, if it asks for none.
+    """What is offered, the person's to give, and asked for; if nothing is, what the client named when it registered.
 
     Scopes beyond that are left out (RFC 6749 §3.3), and the token response says so; when none is left it is an error.
     What a client named when it registered is no bound: it registers itself, and before it knows what it will need
