@@ -9,7 +9,7 @@ from mcp_guard.keyring import KeyRing
 from mcp_guard.keysources import RemoteKeys, StaticKeys
 from mcp_guard.layers.handles import Handle
 from mcp_guard.layers.rate_limit import Limit, Shared, ToolLimit
-from mcp_guard.profiles import Handling, Limits, standard
+from mcp_guard.profiles import Handling, Limits, Proofs, standard
 from mcp_guard.rejections import Rejection
 from mcp_guard.revocation import Revoker
 from mcp_guard.sessions import SessionTerms
@@ -32,6 +32,7 @@ __all__ = [
     "Limits",
     "MemoryStore",
     "Principal",
+    "Proofs",
     "Rejection",
     "RemoteKeys",
     "RequestId",

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from mcp_guard.facts import Policy
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.keyring import KeyRing
 from mcp_guard.secret import Secret
@@ -119,6 +120,10 @@ class Settings(State):
     )
     oauth_jwks_file: Path | None = Field(None, description="A JWK Set file, in place of fetching the issuer's keys.")
     required_scopes: List = Field((), description="Scopes every request needs.")
+    dpop: Policy = Field(
+        "allowed", description="Whether tokens bound to a key (RFC 9449) are refused, welcome, or the only ones taken."
+    )
+    dpop_nonce: bool = Field(False, description="Ask for a nonce of this server in each DPoP proof.")
     sse_url: str | None = Field(None, description="The URL of an HTTP+SSE endpoint of the same app, if it has one.")
     sse_message_path: str = Field("/messages/", description="The path the HTTP+SSE endpoint takes messages at.")
     allowed_origins: List = Field((), description="Origins of browser clients, beside the public URL's own.")

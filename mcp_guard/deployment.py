@@ -18,7 +18,7 @@ from mcp_guard.keysources import KeySource, RemoteKeys, StaticKeys
 from mcp_guard.layers.origin import Origin
 from mcp_guard.layers.proxy import Proxy
 from mcp_guard.layers.route import Route
-from mcp_guard.profiles import Handling, Limits, common_origin, standard
+from mcp_guard.profiles import Handling, Limits, Proofs, common_origin, standard
 from mcp_guard.protocol.uris import PublicUrl
 from mcp_guard.stack import Guard, guard
 from mcp_guard.tokens import TrustedIssuer
@@ -56,6 +56,7 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
         limits=Limits(streams=settings.streams_per_principal, local_share=max(4, settings.workers)),
         sessions=settings.session_terms,
         handling=Handling(single_use=frozenset(settings.single_use_tools)),
+        proofs=Proofs(nonces=settings.dpop_nonce),
         trusted_proxies=settings.trusted_proxies,
         allowed_origins=settings.allowed_origins,
     )
@@ -102,11 +103,12 @@ def _route(name: str, settings: Settings) -> Route:
 def _resources(settings: Settings) -> list[Resource]:
     scopes = frozenset(settings.required_scopes)
     with naming("MCP_PUBLIC_URL"):
-        resources = [Resource(settings.public_url, _path_of(settings.public_url), scopes=scopes)]
+        path, dpop = _path_of(settings.public_url), settings.dpop
+        resources = [Resource(settings.public_url, path, scopes=scopes, dpop=dpop)]
     if settings.sse_url is not None:
         with naming("MCP_SSE_URL"):
             path, messages = _path_of(settings.sse_url), settings.sse_message_path
-            resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes))
+            resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes, dpop=dpop))
     return resources
 
 

@@ -154,12 +154,31 @@ UNBOUND = Confirmation()
 class SenderKey:
     """The key whose possession the sender of the token still has to prove: its thumbprint, None for a bearer token.
 
-    `token_digest` is the SHA-256 of the token, 32 bytes, which a proof has to be about (RFC 9449 §4.3, check 11); empty
+    `token_digest` is the SHA-256 of the token, 32 bytes, which a proof has to be about (RFC 9449 §4.3, check 12); empty
     for a bearer token.
     """
 
     thumbprint: str | None
     token_digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The proof of possession of the request, found good, which must still not have been used before (RFC 9449 §11.1).
+
+    `thumbprint` is that of the key it was made with, None for a bearer token, which needs no proof. `digest` tells it
+    from all other proofs (32 bytes). `issued` is when it was made by the client's clock, `expires` the last instant at
+    which it is accepted; both in seconds since 1970.
+    """
+
+    thumbprint: str | None
+    digest: bytes
+    issued: float
+    expires: float
+
+
+NO_PROOF = Proof(None, b"", 0.0, 0.0)
+"""What stands for the proof of a bearer token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from mcp_guard.layers.audit import Audit
 from mcp_guard.layers.beside import Beside
 from mcp_guard.layers.bridge import Bridge
 from mcp_guard.layers.concurrency import Concurrency
+from mcp_guard.layers.dpop import NONCE_PURPOSE, Dpop
 from mcp_guard.layers.event_ids import EventIds
 from mcp_guard.layers.handles import Handle, Handles
 from mcp_guard.layers.host import Host
@@ -40,6 +41,7 @@ from mcp_guard.layers.rate_limit import (
     Shared,
     ToolLimit,
 )
+from mcp_guard.layers.replay import Replay
 from mcp_guard.layers.request_state import RequestState
 from mcp_guard.layers.revocation import Revocation
 from mcp_guard.layers.route import Route
@@ -53,6 +55,7 @@ from mcp_guard.layers.tls import Tls
 from mcp_guard.layers.token import Token
 from mcp_guard.layers.visibility import Visibility
 from mcp_guard.layers.wire import Wire
+from mcp_guard.protocol.nonces import DEFAULT_LIFETIME, Nonces
 from mcp_guard.protocol.uris import PublicUrl
 from mcp_guard.sessions import SessionTerms
 from mcp_guard.stores.base import Store
@@ -102,9 +105,24 @@ class Handling:
     hide: bool = True
 
 
+@dataclass(frozen=True)
+class Proofs:
+    """How proofs of possession (RFC 9449) are judged, where a resource takes tokens that are bound to a key.
+
+    `lifetime` is how long ago a proof may have been made, `leeway` how far ahead the client's clock may be. With
+    `nonces` each proof has to carry a nonce of this server, of which a new one begins every `nonce_lifetime`.
+    """
+
+    lifetime: timedelta = timedelta(seconds=60)
+    leeway: timedelta = timedelta(seconds=10)
+    nonces: bool = False
+    nonce_lifetime: timedelta = DEFAULT_LIFETIME
+
+
 DEFAULT_LIMITS = Limits()
 DEFAULT_SESSIONS = SessionTerms()
 DEFAULT_HANDLING = Handling()
+DEFAULT_PROOFS = Proofs()
 SYSTEM_CLOCK: Clock = SystemClock()
 
 
@@ -121,6 +139,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     limits: Limits = DEFAULT_LIMITS,
     sessions: SessionTerms = DEFAULT_SESSIONS,
     handling: Handling = DEFAULT_HANDLING,
+    proofs: Proofs = DEFAULT_PROOFS,
     trusted_proxies: Sequence[str] = (),
     allowed_origins: Sequence[str] = (),
     clock: Clock = SYSTEM_CLOCK,
@@ -130,7 +149,8 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     All resources are on one origin. Tokens are accepted from `issuers`, and from the embedded `authorization_server`,
     which is then served beside the app. Without a `store` state is in this process's memory; workers that share one
     share a `ring` too. With a `worker`, requests of a session are forwarded to the worker that holds it; `route` has
-    the name by which a proxy pins sessions to this one. Without an `audit` the records go to standard error.
+    the name by which a proxy pins sessions to this one. Tokens that are bound to a key are taken with the proofs that
+    `proofs` asks for, unless the `dpop` of all resources is off. Without an `audit` the records go to standard error.
 
     Raises:
         ConfigurationError: a setting cannot work; the message names it.
@@ -138,14 +158,9 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     origin = common_origin(resources)
     state = store if store is not None else MemoryStore(clock=clock)
     keys = _ring_for(state, ring)
-    trusted = [*issuers]
-    beside: list[Layer] = []
-    if authorization_server is not None:
-        trusted.append(TrustedIssuer(authorization_server.issuer, StaticKeys(authorization_server.keys.public_set)))
-        beside.append(Beside(authorization_server, authorization_server.paths))
-    if not trusted:
-        raise ConfigurationError("issuers: name at least one, or give an authorization_server; nobody could log in")
+    trusted = _trusted(issuers, authorization_server)
     described = tuple(resources)
+    by_key = any(resource.dpop != "off" for resource in described)
     return (
         Audit(log=audit if audit is not None else AuditLog(DescriptorSink()), clock=clock),
         Wire(),
@@ -153,17 +168,19 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         Tls(origin),
         Host(origin),
         Shield(burst=limits.address.burst, period=limits.address.period, clock=clock),
-        *beside,
+        *([] if authorization_server is None else [Beside(authorization_server, authorization_server.paths)]),
         Origin(origin, allowed=tuple(allowed_origins)),
-        Metadata(described, tuple(one.issuer for one in trusted)),
+        Metadata(described, tuple(one.issuer for one in trusted), dpop=by_key),
         *([] if route is None else [route]),
-        Token(described, tuple(trusted), clock=clock),
+        Token(described, trusted, clock=clock, dpop=by_key),
+        *([_dpop(proofs, keys, clock)] if by_key else []),
         Concurrency(principal=limits.in_flight, total=limits.in_flight_in_all),
         Intake(),
         Scopes(),
         *([Visibility()] if handling.hide else []),
         Revocation(store=state, clock=clock),
         _rate_limit(state, limits),
+        *([_replay(state, limits, clock)] if by_key else []),
         _session(state, keys, sessions, worker, described, clock),
         Tasks(store=state, ring=keys),
         *([Handles(store=state, ring=keys, handles=handling.handles)] if handling.handles else []),
@@ -173,6 +190,27 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         *([] if worker is None else [Affinity(worker)]),
         Bridge(),
     )
+
+
+def _trusted(issuers: Sequence[TrustedIssuer], server: "AuthorizationServer | None") -> tuple[TrustedIssuer, ...]:
+    """All issuers whose tokens are accepted, that of the embedded server last.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    own = () if server is None else (TrustedIssuer(server.issuer, StaticKeys(server.keys.public_set)),)
+    if not issuers and not own:
+        raise ConfigurationError("issuers: name at least one, or give an authorization_server; nobody could log in")
+    return (*issuers, *own)
+
+
+def _dpop(proofs: Proofs, ring: KeyRing, clock: Clock) -> Dpop:
+    nonces = Nonces(ring, NONCE_PURPOSE, proofs.nonce_lifetime) if proofs.nonces else None
+    return Dpop(lifetime=proofs.lifetime, leeway=proofs.leeway, nonces=nonces, clock=clock)
+
+
+def _replay(store: Store, limits: Limits, clock: Clock) -> Replay:
+    return Replay(store=store, burst=limits.principal.burst, period=limits.principal.period, clock=clock)
 
 
 def _session(

@@ -130,6 +130,27 @@ TOKEN_UNBOUND = Kind(
     "token_unbound", 401, "Only tokens that are bound to a key are accepted so", "RFC 9449 §7.1", "invalid_token"
 )
 TOKEN_REVOKED = Kind("token_revoked", 401, "The token was revoked", "RFC 7009 §2", "invalid_token")
+
+# Whether the sender has the key that the token is bound to (RFC 9449 §7.1).
+_PROOF = "invalid_dpop_proof"
+PROOF_MISSING = Kind("proof_missing", 401, "A DPoP proof is required", "RFC 9449 §7.1", _PROOF)
+PROOF_REPEATED = Kind("proof_repeated", 401, "More than one DPoP proof was sent", "RFC 9449 §4.3", _PROOF)
+PROOF_MALFORMED = Kind("proof_malformed", 401, "The DPoP proof is malformed", "RFC 9449 §4.3", _PROOF)
+PROOF_CLAIMS = Kind("proof_claims", 401, "A claim of the DPoP proof is missing or malformed", "RFC 9449 §4.2", _PROOF)
+PROOF_TYPE = Kind("proof_type", 401, "The DPoP proof is of another type", "RFC 9449 §4.2", _PROOF)
+PROOF_ALGORITHM = Kind("proof_algorithm", 401, "The DPoP proof's algorithm is not accepted", "RFC 9449 §4.3", _PROOF)
+PROOF_KEY = Kind("proof_key", 401, "The DPoP proof's key is not accepted", "RFC 9449 §4.3", _PROOF)
+PROOF_SIGNATURE = Kind("proof_signature", 401, "The DPoP proof's signature is wrong", "RFC 9449 §4.3", _PROOF)
+PROOF_METHOD = Kind("proof_method", 401, "The DPoP proof is for another method", "RFC 9449 §4.3", _PROOF)
+PROOF_URL = Kind("proof_url", 401, "The DPoP proof is for another URL", "RFC 9449 §4.3", _PROOF)
+PROOF_TIME = Kind("proof_time", 401, "The DPoP proof is too old, or from the future", "RFC 9449 §11.1", _PROOF)
+PROOF_TOKEN = Kind("proof_token", 401, "The DPoP proof is for another token", "RFC 9449 §4.3", _PROOF)
+PROOF_REPLAYED = Kind("proof_replayed", 401, "The DPoP proof was used before", "RFC 9449 §11.1", _PROOF)
+PROOF_NONCE = Kind("proof_nonce", 401, "The DPoP proof needs the server's nonce", "RFC 9449 §9", "use_dpop_nonce")
+PROOF_BINDING = Kind(
+    "proof_binding", 401, "The DPoP proof is by another key than the token's", "RFC 9449 §7.1", "invalid_token"
+)
+
 INSUFFICIENT_SCOPE = Kind(
     "insufficient_scope", 403, "The token lacks a scope", "RFC 6750 §3.1", "insufficient_scope", SCOPE_MISSING
 )

@@ -1,7 +1,8 @@
 """Sessions in the store: whose a handle is, how long, at which worker; what to ask for it and how to judge the answer.
 
-The record at `mcp:session:<session id>` is a binding (`mcp_guard.bindings`) with the resource it is for, the instant at
-which it ends however much it is used, and the worker that holds it. The handles of one principal are members of a set,
+The record at `mcp:session:<session id>` is a binding (`mcp_guard.bindings`) with the resource it is for, the key that
+the token it was opened with is bound to, the instant at which it ends however much it is used, and the worker that
+holds it. The handles of one principal are members of a set,
 so that one can be refused more of them without a look at anybody else's.
 """
 
@@ -98,6 +99,8 @@ class Sessions:
         members: dict[str, str | int] = {"until": self._until()}
         if resource is not None:
             members["resource"] = resource.url
+        if principal.confirmation.jkt is not None:
+            members["jkt"] = principal.confirmation.jkt
         if home is not None:
             members["home"] = home
         record = bindings.bind(self.ring, key, principal, **members)
@@ -137,7 +140,8 @@ class Sessions:
         """The binding of a handle that was presented; `found` is the answer to the first of `using`.
 
         Raises:
-            Rejection: `session_not_found`: it is not, or no longer, a session of this principal at this resource.
+            Rejection: `session_not_found`: it is not, or no longer, a session of this principal with this key at this
+                resource.
         """
         key = session_key(handle)
         if not isinstance(found, bytes):
@@ -147,6 +151,8 @@ class Sessions:
             raise _unknown(handle, "has a record that was not made with the key ring")
         if not binding.belongs_to(principal):
             raise _unknown(handle, "belongs to another principal")
+        if binding.members.get("jkt") != principal.confirmation.jkt:
+            raise _unknown(handle, "was opened with a token that is bound to another key, or to none")
         if binding.members.get("resource", resource.url) != resource.url:
             raise _unknown(handle, "belongs to another resource")
         if binding.members.get("until", 0) <= self.clock.wall():

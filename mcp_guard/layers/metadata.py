@@ -44,7 +44,8 @@ class Metadata(Check):
     """`authorization_servers` are issuers, spelled as in their own metadata; the first is the one clients take.
 
     `scopes_supported` are listed in every document beside all scopes that the resource itself knows. `browser_clients`
-    lets pages of any origin read the documents, without cookies.
+    lets pages of any origin read the documents, without cookies. `dpop` says that the stack judges proofs of
+    possession: then each document tells what its resource wants of them.
     """
 
     resources: tuple[Resource, ...]
@@ -52,6 +53,7 @@ class Metadata(Check):
     scopes_supported: frozenset[str] = frozenset()
     documentation: str | None = None
     browser_clients: bool = False
+    dpop: bool = False
 
     answers: Mapping[str, Answer] = field(init=False, repr=False, compare=False)
 
@@ -80,6 +82,7 @@ class Metadata(Check):
             scopes_supported=self.scopes_supported | rules_of(resource).everything,
             resource_name=resource.name,
             resource_documentation=self.documentation,
+            dpop=resource.dpop if self.dpop else "off",
         )
         body = json.dumps(members, separators=(",", ":")).encode()
         headers: RawHeaders = [

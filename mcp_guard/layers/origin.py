@@ -31,7 +31,9 @@ REQUEST_FIELDS = (
     b"mcp-protocol-version",
     b"mcp-session-id",
 )
-EXPOSED = b"MCP-Protocol-Version, Mcp-Session-Id, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
+EXPOSED = (
+    b"DPoP-Nonce, MCP-Protocol-Version, Mcp-Session-Id, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
+)
 PREFLIGHT_SECONDS = 600
 MAX_PARAMETER_FIELDS = 32
 

@@ -12,6 +12,10 @@ to any path that is not a resource's own is taken for such a message, whatever i
 app has besides is to be declared as a resource. A message URL with the path of a resource could not be told from the
 resource, so such a stream is cut before it is seen.
 
+A session that was opened with a token bound to a key (RFC 9449) goes on only with tokens bound to that key, which a
+refresh keeps; one that was opened with a bearer token goes on only with bearer tokens. Others are answered as if the
+session were unknown.
+
 A handle of another resource, a session that is older than its lifetime and a record in the store that was not made with
 the key ring are answered like unknown ones too. A principal that has all the sessions it may have is refused more
 (`limit_exceeded`, 429), before the app makes one; nobody else's end for it.

@@ -194,7 +194,7 @@ class Token(Check):
         used = None
         try:
             if request.query or len(values) != 1:
-                authorization_header.parse(values, request.query)
+                authorization_header.parse(values, request.query, guarded.schemes)
             key = hashlib.sha256(values[0]).digest() + guarded.suffix
             known = self._known(key)
             if known is not None:

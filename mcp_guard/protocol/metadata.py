@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from mcp_guard.facts import Policy
+from mcp_guard.protocol.jose import PROOF_ALGORITHMS
 from mcp_guard.protocol.uris import PublicUrl
 
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
@@ -49,11 +51,13 @@ def document(
     scopes_supported: Iterable[str] = (),
     resource_name: str | None = None,
     resource_documentation: str | None = None,
+    dpop: Policy = "off",
 ) -> dict[str, Any]:
     """The metadata of one resource (RFC 9728 §2). Members without a value are left out (§3.2).
 
     `resource` and the issuers stand as they are spelled: clients compare them code point by code point. Scopes are
-    sorted, and those in `NEVER_LISTED` left out. Tokens are taken in the header alone.
+    sorted, and those in `NEVER_LISTED` left out. Tokens are taken in the header alone. `dpop` is the policy for tokens
+    that are bound to a key (RFC 9449).
     """
     members: dict[str, Any] = {
         "resource": resource,
@@ -62,6 +66,8 @@ def document(
         "bearer_methods_supported": ["header"],
         "resource_name": resource_name,
         "resource_documentation": resource_documentation,
+        "dpop_signing_alg_values_supported": [] if dpop == "off" else sorted(PROOF_ALGORITHMS),
+        "dpop_bound_access_tokens_required": dpop == "required",
     }
     return {name: value for name, value in members.items() if value}
 
