@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mcp_guard.facts import Policy
@@ -30,7 +31,23 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def _paired(value: object) -> object:
+    """`NAME=SCOPE SCOPE,NAME=SCOPE` as pairs. The last equals sign of an entry counts: a URI may have others."""
+    if not isinstance(value, str):
+        return value
+    pairs: dict[str, frozenset[str]] = {}
+    for entry in (part.strip() for part in value.split(",") if part.strip()):
+        name, _, scopes = entry.rpartition("=")
+        if not name.strip() or not scopes.strip():
+            raise PydanticCustomError("entry", "{entry} must be NAME=SCOPE or NAME=SCOPE SCOPE", {"entry": repr(entry)})
+        if name.strip() in pairs:
+            raise PydanticCustomError("entry", "{name} appears twice", {"name": repr(name.strip())})
+        pairs[name.strip()] = frozenset(scopes.split())
+    return tuple(pairs.items())
+
+
 List: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Entries: TypeAlias = Annotated[tuple[tuple[str, frozenset[str]], ...], NoDecode, BeforeValidator(_paired)]
 
 
 class State(BaseSettings):
@@ -120,6 +137,16 @@ class Settings(State):
     )
     oauth_jwks_file: Path | None = Field(None, description="A JWK Set file, in place of fetching the issuer's keys.")
     required_scopes: List = Field((), description="Scopes every request needs.")
+    method_scopes: Entries = Field((), description="Scopes that JSON-RPC methods need: `tasks/*=mcp:jobs`.")
+    tool_scopes: Entries = Field(
+        (), description="Scopes that tools need: `delete_*=mcp:write,search=mcp:read mcp:search`."
+    )
+    prompt_scopes: Entries = Field((), description="Scopes that prompts need.")
+    uri_scopes: Entries = Field((), description="Scopes that resources need, by URI: `file:///data/*=mcp:read`.")
+    scope_hierarchy: Entries = Field(
+        (), description="Scopes that stand for others: `mcp:admin=mcp:write,mcp:write=mcp:read`."
+    )
+    hide_forbidden: bool = Field(True, description="Take out of lists what the caller lacks a scope for.")
     dpop: Policy = Field(
         "allowed", description="Whether tokens bound to a key (RFC 9449) are refused, welcome, or the only ones taken."
     )

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -11,17 +12,27 @@ from mcp_guard.asgi import ASGIApp
 from mcp_guard.auditlog import AuditLog, FileSink
 from mcp_guard.auditslots import SlotSink
 from mcp_guard.check import Layer
-from mcp_guard.config import Settings, load, naming
-from mcp_guard.facts import Resource
+from mcp_guard.config import PREFIX, Settings, load, naming
+from mcp_guard.facts import Resource, ScopePolicy
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.keysources import KeySource, RemoteKeys, StaticKeys
 from mcp_guard.layers.origin import Origin
 from mcp_guard.layers.proxy import Proxy
 from mcp_guard.layers.route import Route
 from mcp_guard.profiles import Handling, Limits, Proofs, common_origin, standard
+from mcp_guard.protocol.scope_policy import rules_of
 from mcp_guard.protocol.uris import PublicUrl
 from mcp_guard.stack import Guard, guard
 from mcp_guard.tokens import TrustedIssuer
+
+POLICY_SETTINGS: Final = {
+    "methods": "method_scopes",
+    "tools": "tool_scopes",
+    "prompts": "prompt_scopes",
+    "uris": "uri_scopes",
+    "implies": "scope_hierarchy",
+}
+"""The settings that the parts of a scope policy come from."""
 
 APP_VARIABLE: Final = "MCP_GUARD_APP"
 """How a worker is told which app to import; set by `mcp-guard serve` for its own workers."""
@@ -55,7 +66,7 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
         audit=_audit_of(settings),
         limits=Limits(streams=settings.streams_per_principal, local_share=max(4, settings.workers)),
         sessions=settings.session_terms,
-        handling=Handling(single_use=frozenset(settings.single_use_tools)),
+        handling=Handling(single_use=frozenset(settings.single_use_tools), hide=settings.hide_forbidden),
         proofs=Proofs(nonces=settings.dpop_nonce),
         trusted_proxies=settings.trusted_proxies,
         allowed_origins=settings.allowed_origins,
@@ -109,7 +120,19 @@ def _resources(settings: Settings) -> list[Resource]:
         with naming("MCP_SSE_URL"):
             path, messages = _path_of(settings.sse_url), settings.sse_message_path
             resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes, dpop=dpop))
-    return resources
+    policy = _policy(settings)
+    return [replace(resource, policy=policy) for resource in resources]
+
+
+def _policy(settings: Settings) -> ScopePolicy:
+    """What the parts of the deployment need. Read part by part, the hierarchy last, so that what is wrong is named."""
+    parts: dict[str, Any] = {}
+    scopes = frozenset(settings.required_scopes)
+    for part, setting in POLICY_SETTINGS.items():
+        parts[part] = dict(getattr(settings, setting))
+        with naming(f"{PREFIX}{setting.upper()}"):
+            rules_of(Resource(settings.public_url, "/", scopes=scopes, policy=ScopePolicy(**parts)))
+    return ScopePolicy(**parts)
 
 
 def _audit_of(settings: Settings) -> AuditLog | None:
