@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from mcp_guard.facts import Policy
 from mcp_guard.failures import ConfigurationError
+from mcp_guard.keyring import KeyRing
 from mcp_guard.protocol.dpop import DEFAULT_WINDOW, Window
 
 LONGEST_ACCESS_TOKEN = timedelta(hours=1)
@@ -47,11 +48,13 @@ class ProofTerms:
     """Whether tokens are bound to a key of the client (RFC 9449), and what is asked of its proofs.
 
     With the `policy` "off" proofs are not looked at, with "allowed" a request with a proof gets bound tokens, with
-    "required" there are no others. `window` is how old a proof may be.
+    "required" there are no others. `window` is how old a proof may be. `nonces` is the key ring, shared by all workers,
+    that nonces are made with: given it, each proof has to carry a nonce of this server (§8).
     """
 
     policy: Policy = "allowed"
     window: Window = DEFAULT_WINDOW
+    nonces: KeyRing | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ async def token(deployment: Deployment, request: Request) -> Response:
     name = "token_refreshed" if parameters.one("grant_type") == "refresh_token" else "code_redeemed"
     issuer, token_name = deployment.issuer.identifier, fingerprint(issued.access_token)
     request.report(Event(name, issuer, issued.subject, client.client_id, issued.tenant, token_name))
-    return _response(deployment, issued)
+    return _response(deployment, issued).with_headers(*possession.next_nonce(deployment, proof))
 
 
 async def _issue(deployment: Deployment, client: Client, parameters: Parameters, proof: Proof | None) -> Issued:

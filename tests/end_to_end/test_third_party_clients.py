@@ -12,7 +12,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tests.end_to_end.conftest import USERS, RunningDemo
 from tests.end_to_end.headless import INSTALLED, LIMIT_SECONDS, NODE, home, run
-from tests.end_to_end.third_party import REDIRECT, program
+from tests.end_to_end.third_party import REDIRECT, let_the_second_end, program
 from tests.end_to_end.walker import walk
 from tests.support.serving import listen
 
@@ -59,11 +59,15 @@ SDKS: list[dict[str, Any]] = [
     {"sdk": "2", "mode": "legacy"},
     {"sdk": "2", "mode": "auto"},
     {"sdk": "2", "mode": {"pin": "2026-07-28"}},
+    {"sdk": "2", "mode": "legacy", "dpop": True},
+    {"sdk": "2", "mode": "auto", "dpop": True},
 ]
 
 
 @pytest.mark.parametrize("settings", SDKS, ids=lambda settings: " ".join(str(value) for value in settings.values()))
 def test_the_typescript_sdk(demo: RunningDemo, settings: dict[str, Any]) -> None:
+    let_the_second_end()
     with program("sdk_client", {**settings, "mcp": demo.mcp, "redirect_uri": REDIRECT}) as client:
         called = client.ask(walk(client.answer()["authorize"], "alice", USERS["alice"]))
     assert json.loads(called["text"])["user"] == "alice"
+    assert called["token_type"] == ("DPoP" if "dpop" in settings else "Bearer")

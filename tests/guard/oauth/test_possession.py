@@ -5,7 +5,10 @@ from typing import Any
 import anyio
 import pytest
 
+from mcp_guard.keyring import KeyRing
+from mcp_guard.layers.dpop import NONCE_PURPOSE
 from mcp_guard.oauth import ProofTerms
+from mcp_guard.protocol.nonces import Nonces
 from tests.guard.oauth.flow import OTHER_RESOURCE, Client, World, claims_of
 from tests.guard.oauth.prover import Prover
 from tests.guard.signing import SigningKey, public_members
@@ -133,17 +136,18 @@ async def test_a_proof_counts_once(world: World, prover: Prover) -> None:
 async def test_a_proof_is_remembered_until_it_is_too_old(world: World, prover: Prover) -> None:
     client, proof = await world.register(), prover.proof(iat=int(world.clock.wall()) + 10)
     await world.redeem(client, await code_for(world, client), proofs=[proof])
-    world.clock.advance(69.9)
+    world.clock.advance(70)
     assert_refused(await world.redeem(client, await code_for(world, client), proofs=[proof]), "invalid_dpop_proof")
 
 
 async def test_a_store_that_forgot_takes_no_proof_from_before(world: World, prover: Prover) -> None:
-    """One that was made for the future may have been used as well."""
+    proof = prover.proof()
+    world.clock.advance(1)
     forgetful = World(clock=world.clock)
     client = await forgetful.register()
-    proof = prover.proof(iat=int(prover.clock.wall()) + 9)
     code = await code_for(forgetful, client)
     assert_refused(await forgetful.redeem(client, code, proofs=[proof]), "invalid_dpop_proof")
+    assert (await forgetful.redeem(client, code, proofs=[prover.proof()])).status_code == 200
 
 
 async def test_of_ten_requests_with_one_proof_one_gets_tokens(crowded: World) -> None:
@@ -300,3 +304,57 @@ async def test_the_client_is_authenticated_before_its_proof_is_looked_at(world: 
     impostor = Client(client.client_id, "a guess")
     answer = await world.redeem(impostor, await code_for(world, client), proofs=["x"])
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
+async def test_a_nonce_is_asked_for_and_given_and_the_code_is_kept() -> None:
+    """RFC 9449 §8."""
+    world = World(proofs=ProofTerms(nonces=KeyRing.generate()))
+    client, prover = await world.register(), Prover(world.clock)
+    code = await code_for(world, client)
+    refused = await world.redeem(client, code, proofs=[prover.proof()])
+    assert_refused(refused, "use_dpop_nonce")
+    nonce = refused.headers["dpop-nonce"]
+    response = await world.redeem(client, code, proofs=[prover.proof(nonce=nonce)])
+    assert response.status_code == 200
+    assert "dpop-nonce" not in response.headers, "it has the current one"
+
+
+async def test_a_nonce_is_good_as_long_again_and_its_successor_is_given_with_the_tokens() -> None:
+    world = World(proofs=ProofTerms(nonces=KeyRing.generate()))
+    client, prover = await world.register(), Prover(world.clock)
+    refused = await world.redeem(client, await code_for(world, client), proofs=[prover.proof()])
+    nonce = refused.headers["dpop-nonce"]
+    world.clock.advance(120)
+    response = await world.redeem(client, await code_for(world, client), proofs=[prover.proof(nonce=nonce)])
+    assert response.status_code == 200
+    successor = response.headers["dpop-nonce"]
+    assert successor != nonce
+    world.clock.advance(120)
+    late = await world.refresh(client, response.json()["refresh_token"], proofs=[prover.proof(nonce=nonce)])
+    assert_refused(late, "use_dpop_nonce")
+    kept = await world.refresh(client, response.json()["refresh_token"], proofs=[prover.proof(nonce=successor)])
+    assert kept.status_code == 200
+
+
+async def test_a_nonce_of_a_resource_is_none_of_the_authorization_server() -> None:
+    ring = KeyRing.generate()
+    world = World(proofs=ProofTerms(nonces=ring))
+    client, prover = await world.register(), Prover(world.clock)
+    nonce = Nonces(ring, NONCE_PURPOSE).current(world.clock.wall())
+    for other in (nonce, "x", ""):
+        refused = await world.redeem(client, await code_for(world, client), proofs=[prover.proof(nonce=other)])
+        assert_refused(refused, "use_dpop_nonce")
+
+
+async def test_a_nonce_is_told_to_nobody_whose_proof_is_wrong_otherwise() -> None:
+    world = World(proofs=ProofTerms(nonces=KeyRing.generate()))
+    client, prover = await world.register(), Prover(world.clock)
+    refused = await world.redeem(client, await code_for(world, client), proofs=[prover.proof(htm="GET")])
+    assert_refused(refused, "invalid_dpop_proof")
+    assert "dpop-nonce" not in refused.headers
+
+
+async def test_bearer_tokens_need_no_nonce() -> None:
+    world = World(proofs=ProofTerms(nonces=KeyRing.generate()))
+    tokens = await world.tokens(await world.register())
+    assert tokens["token_type"] == "Bearer"
