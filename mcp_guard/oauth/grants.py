@@ -166,13 +166,13 @@ async def refresh(
     left = 0.0 if family is None else family.expires_at - deployment.clock.wall()
     if family is None or family.client_id != client.client_id or left <= 0:
         raise _refused()
+    check_resource(resource, family.resource)
+    if scopes is not None and not set(scopes) <= set(family.scopes):
+        raise OAuthError(errors.INVALID_SCOPE, "The scope goes beyond what was granted")
     possession.check_key(proof, family.jkt)
     await possession.use(deployment, proof)
     if family.head != _head(tip):
         await _end(deployment, family, key)
-    check_resource(resource, family.resource)
-    if scopes is not None and not set(scopes) <= set(family.scopes):
-        raise OAuthError(errors.INVALID_SCOPE, "The scope goes beyond what was granted")
     new_tip = secrets.token_bytes(_PART)
     successor = encode(replace(family, head=_head(new_tip), jkt=possession.key_of_family(client, proof)))
     revoked, won, _ = await deployment.store.run(

@@ -187,12 +187,23 @@ async def test_a_code_that_is_used_again_with_a_new_proof_ends_the_grant(world: 
 
 @pytest.mark.parametrize("change", [{"code_verifier": "another" * 8}, {"resource": OTHER_RESOURCE}])
 async def test_a_request_that_fails_otherwise_does_not_use_up_its_proof(
-    world: World, prover: Prover, change: dict[str, str]
+    world: World, prover: Prover, change: dict[str, Any]
 ) -> None:
     client, proof = await world.register(), prover.proof()
     code = await code_for(world, client)
     assert_refused(await world.redeem(client, code, proofs=[proof], **change), "invalid_grant", "invalid_target")
     assert (await world.redeem(client, code, proofs=[proof])).status_code == 200
+
+
+@pytest.mark.parametrize("change", [{"scope": "mcp:write"}, {"resource": OTHER_RESOURCE}])
+async def test_a_refresh_that_fails_otherwise_does_not_use_up_its_proof(
+    world: World, prover: Prover, change: dict[str, Any]
+) -> None:
+    client, tokens = await bound(world, prover)
+    proof = prover.proof()
+    refused = await world.refresh(client, tokens["refresh_token"], proofs=[proof], **change)
+    assert_refused(refused, "invalid_scope", "invalid_target")
+    assert (await world.refresh(client, tokens["refresh_token"], proofs=[proof])).status_code == 200
 
 
 async def test_a_code_is_redeemed_with_the_key_that_it_was_asked_for_with(world: World, prover: Prover) -> None:
