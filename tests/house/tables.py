@@ -263,6 +263,17 @@ def sentence(one: object) -> str:
     return " ".join((inspect.getdoc(one) or "").split("\n\n")[0].split())
 
 
+def servers() -> str:
+    """What becomes of odd requests on each server."""
+    from tests.guard.wire.rows import PASSES, ROWS, SERVERS
+
+    def cell(outcome: int | str) -> str:
+        return f"server: {outcome}" if isinstance(outcome, int) else outcome if outcome == PASSES else code(outcome)
+
+    head = ("what is sent", *(code("mcp-guard serve") if name == "serve" else name for name in SERVERS), "what passes")
+    return table(head, ((row.sent, *map(cell, row.cells), row.handed) for row in ROWS))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "rejections": rejections,
     "settings": settings,
@@ -271,6 +282,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layers": layers,
     "requirements": requirements,
     "public-names": public_names,
+    "servers": servers,
 }
 
 

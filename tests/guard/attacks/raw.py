@@ -55,13 +55,18 @@ class Request:
         return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def send(port: int, data: bytes) -> Observation:
-    """Write `data` on a new connection and read one response; a stream is read until its first event."""
+def send(port: int, data: bytes, *, ended: bool = False) -> Observation:
+    """Write `data` on a new connection and read one response; a stream is read until its first event.
+
+    `ended` says to the server that nothing more will come.
+    """
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS) as connection:
         connection.settimeout(TIMEOUT_SECONDS)
         # The server may refuse and close before it has read everything; its answer is still to be read.
         with suppress(OSError):
             connection.sendall(data)
+            if ended:
+                connection.shutdown(socket.SHUT_WR)
         response = HTTPResponse(connection, method=data.split(b" ", 1)[0].decode("latin-1"))
         try:
             response.begin()

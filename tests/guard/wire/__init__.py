@@ -1,0 +1,1 @@
+"""What servers make of odd requests, and the guard of that."""
