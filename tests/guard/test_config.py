@@ -11,9 +11,13 @@ from mcp_guard.deployment import APP_VARIABLE, application, from_settings, impor
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layers.affinity import Affinity
 from mcp_guard.layers.audit import Audit
+from mcp_guard.layers.dpop import NONCE_PURPOSE, Dpop
+from mcp_guard.layers.replay import Replay
 from mcp_guard.layers.route import Route
 from mcp_guard.layers.session import Session
 from mcp_guard.layers.streams import Streams
+from mcp_guard.layers.token import Token
+from mcp_guard.protocol.nonces import Nonces
 from mcp_guard.secret import Secret
 from mcp_guard.stores import selected
 from mcp_guard.stores.memory import MemoryStore
@@ -150,6 +154,28 @@ def test_the_stack_is_what_the_settings_say(environment: Environment, tmp_path: 
     assert layers[Streams].per_principal == 3  # type: ignore[attr-defined]
     assert layers[Route] == Route("west-1", frozenset({"west-2", "east-1"}))
     assert type(layers[Audit].log.sink).__name__ == "SlotSink"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("policy", "judged"), [("off", False), ("allowed", True), ("required", True)])
+def test_what_becomes_of_bound_tokens_is_said_for_every_endpoint(
+    policy: str, judged: bool, environment: Environment
+) -> None:
+    environment.set(GOOD, {"SSE_URL": "http://127.0.0.1:8000/sse", "DPOP": policy, "DPOP_NONCE": "true"})
+    layers = {type(layer): layer for layer in from_settings(load())}
+    token = layers[Token]
+    assert isinstance(token, Token)
+    assert token.dpop is judged
+    assert [resource.dpop for resource in token.resources] == [policy, policy]
+    assert (Dpop in layers) is (Replay in layers) is judged
+    if judged:
+        assert layers[Dpop].nonces == Nonces(layers[Session].ring, NONCE_PURPOSE)  # type: ignore[attr-defined]
+
+
+def test_bound_tokens_are_welcome_and_nonces_are_not_asked_for_unless_it_is_said(environment: Environment) -> None:
+    environment.set(GOOD)
+    layers = {type(layer): layer for layer in from_settings(load())}
+    assert layers[Token].resources[0].dpop == "allowed"  # type: ignore[attr-defined]
+    assert layers[Dpop].nonces is None  # type: ignore[attr-defined]
 
 
 def test_the_override_for_workers_on_memory_is_taken(environment: Environment) -> None:

@@ -21,6 +21,8 @@ from mcp_guard.stores.valkey import ValkeyStore
 from mcp_guard.tokens import TrustedIssuer
 from tests.benchmarks.peers import ISSUER, PLENTY_OF_ALL, Keys
 from tests.guard.asgi import Outcome, body, drive, http_scope, polled, read_all, start
+from tests.guard.proving import proof, thumbprint
+from tests.guard.signing import SigningKey
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.valkey_server import shared_server
 
@@ -66,6 +68,13 @@ class Place:
         )
         self.guarded: Guard = guard(app, *layers)
         self.token = self.keys.token(URL)
+        self.key = SigningKey.new()
+        self.bound_token = self.keys.token(URL, cnf={"jkt": thumbprint(self.key)})
+
+    def proving(self) -> dict[str, str]:
+        """The fields of a request with a bound token."""
+        proved = proof(self.key, self.bound_token.encode(), htu=URL, iat=time.time())
+        return {"authorization": f"DPoP {self.bound_token}", "dpop": proved.decode()}
 
     async def ask(self, message: dict[str, Any], token: str | None = None, **fields: str) -> Outcome:
         given = {
@@ -123,6 +132,21 @@ async def test_an_authorized_call_in_a_session_costs_one_round_trip(place: Place
     assert session is not None
     for _ in range(3):
         assert await place.cost(CALL, {"mcp_session_id": session.decode(), **LEGACY}) == 1
+
+
+async def test_a_call_with_a_proof_costs_one_round_trip_and_so_does_a_replay(place: Place) -> None:
+    initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+    session = (await place.ask(initialize, **place.proving())).value(b"mcp-session-id")
+    assert session is not None
+    for _ in range(3):
+        fields = {**LEGACY, "mcp_session_id": session.decode(), **place.proving()}
+        assert await place.cost(CALL, fields) == 1
+        assert await place.cost(CALL, fields, 401) == 1
+
+
+@pytest.mark.parametrize("changes", [{"dpop": ""}, {"dpop": "a.b.c"}])
+async def test_a_proof_that_does_not_hold_costs_the_store_nothing(place: Place, changes: dict[str, str]) -> None:
+    assert await place.cost(CALL, {**LEGACY, **place.proving(), **changes}, 401) == 0
 
 
 async def test_a_theft_costs_one_round_trip(place: Place) -> None:

@@ -1,13 +1,14 @@
 """Metadata: each resource's document at its own URL, and nothing else below /.well-known/."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_guard.facts import Resource, ScopePolicy
+from mcp_guard.facts import Policy, Resource, ScopePolicy
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layers.metadata import Metadata
 from mcp_guard.layers.wire import Wire
@@ -23,6 +24,7 @@ MCP = Resource(
     policy=ScopePolicy(tools={"delete_*": frozenset({"mcp:write"})}, implies={"mcp:files": frozenset({"mcp:write"})}),
     name="Files",
 )
+PROOF_ALGORITHMS = ["ES256", "ES384", "Ed25519", "EdDSA", "PS256", "PS384", "PS512"]
 SSE = Resource("https://mcp.example.com/sse", "/sse")
 LAYER = Metadata((MCP, SSE), (ISSUER,), scopes_supported=frozenset({"mcp:tools"}))
 DOCUMENT = {
@@ -49,6 +51,26 @@ async def test_each_resource_has_its_own_document_at_the_url_with_its_path() -> 
     assert outcome.value(b"cache-control") == b"public, max-age=300"
     assert outcome.json() == DOCUMENT
     assert (await fetched(f"{WELL_KNOWN}/sse")).json()["resource"] == "https://mcp.example.com/sse"
+
+
+@pytest.mark.parametrize(
+    ("policy", "judged", "says"),
+    [
+        ("allowed", False, {}),
+        ("required", False, {}),
+        ("off", True, {}),
+        ("allowed", True, {"dpop_signing_alg_values_supported": PROOF_ALGORITHMS}),
+        (
+            "required",
+            True,
+            {"dpop_signing_alg_values_supported": PROOF_ALGORITHMS, "dpop_bound_access_tokens_required": True},
+        ),
+    ],
+)
+async def test_a_document_says_what_becomes_of_bound_tokens(policy: Policy, judged: bool, says: dict[str, Any]) -> None:
+    layer = Metadata((replace(MCP, dpop=policy),), (ISSUER,), dpop=judged)
+    document = (await fetched(f"{WELL_KNOWN}/mcp", layer)).json()
+    assert {name: value for name, value in document.items() if name.startswith("dpop")} == says
 
 
 async def test_the_url_without_a_path_has_the_first_resource() -> None:

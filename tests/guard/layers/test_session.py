@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, MemorySink
 from mcp_guard.bindings import bind, owner_prefix
-from mcp_guard.facts import SessionHandle, fact
+from mcp_guard.facts import Confirmation, SessionHandle, fact
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.audit import Audit
@@ -30,6 +30,9 @@ TTL = timedelta(seconds=300)
 RING = KeyRing.generate()
 PEOPLE_AND_OTHERS = {
     **PEOPLE,
+    b"bound": principal("alice", token="d" * 16, confirmation=Confirmation("key-1")),
+    b"bound-refreshed": principal("alice", token="e" * 16, confirmation=Confirmation("key-1")),
+    b"bound-otherwise": principal("alice", token="f" * 16, confirmation=Confirmation("key-2")),
     b"refreshed": principal("alice", token="c" * 16, expires_at=2_000_000_000.0, scopes=frozenset({"more"})),
     b"same-client": principal("bob", client="client-1"),
     b"same-subject": principal("alice", client="client-2"),
@@ -181,6 +184,25 @@ async def test_responses_and_notifications_are_judged_like_requests(
 async def test_a_refreshed_token_continues_the_session(place: Place) -> None:
     session = await place.open()
     assert (await place.ask(b"refreshed", session)).status == 200
+
+
+# ses-15
+@pytest.mark.parametrize(
+    ("opener", "goes_on", "refused"),
+    [
+        (b"bound", [b"bound", b"bound-refreshed"], [b"bound-otherwise", b"alice", b"bob"]),
+        (b"alice", [b"alice", b"refreshed"], [b"bound", b"bob"]),
+    ],
+)
+async def test_a_session_goes_on_with_the_key_that_it_was_opened_with(
+    opener: bytes, goes_on: list[bytes], refused: list[bytes], place: Place
+) -> None:
+    session = await place.open(opener)
+    unknown = await place.ask(opener, b"0" * 32)
+    for who in refused:
+        outcome = await place.ask(who, session)
+        assert (outcome.status, outcome.body, outcome.headers) == (404, unknown.body, unknown.headers)
+    assert [await place.status(session, who) for who in goes_on] == [200] * len(goes_on)
 
 
 async def test_a_session_id_of_the_clients_choice_never_becomes_valid(place: Place, server: Server) -> None:
@@ -718,6 +740,14 @@ async def test_the_message_url_is_bound_whatever_it_looks_like(
         assert stolen.status == 404
         assert stolen.sent == unknown.sent
     assert len(app.messages) == 2
+
+
+async def test_a_message_url_goes_on_with_the_key_that_its_stream_was_opened_with(store: CountingStore) -> None:
+    place = Place(Stream(endpoint("/messages/?session_id=s1")), store)
+    await opened(place, b"bound")
+    tried = [b"bound-otherwise", b"alice", b"bound-refreshed"]
+    answers = [await place.ask(who, path="/messages/", query=b"session_id=s1") for who in tried]
+    assert [one.status for one in answers] == [404, 404, 202]
 
 
 @given(
