@@ -71,7 +71,6 @@ authorize.search = new URLSearchParams({
   code_challenge_method: "S256",
   state,
   dpop_jkt: await DPoP.calculateThumbprint(),
-  ...settings.parameters,
 });
 say({ authorize: authorize.href, bound: client.dpop_bound_access_tokens === true });
 

@@ -44,9 +44,7 @@ const configuration = (keys) => ({
   jwks: { keys },
   cookies: { keys: cookieKeys },
   clients: [confidential("guard", []), confidential("robot", ["client_credentials"])],
-  clientAuthMethods: ["none", "client_secret_basic"],
   clientDefaults: { id_token_signed_response_alg: "ES256" },
-  extraClientMetadata: { properties: [] },
   findAccount: async (ctx, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
   issueRefreshToken: async (ctx, client) => client.grantTypeAllowed("refresh_token"),
   features: {
