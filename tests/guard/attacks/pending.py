@@ -7,6 +7,7 @@
 from collections.abc import Mapping
 
 DOS = "tests/guard/attacks/test_dos.py"
+DPOP = "tests/guard/attacks/test_dpop.py"
 KEYSOURCES = "tests/guard/test_keysources.py"
 RATE = "tests/guard/attacks/test_rate.py"
 STREAMS = "tests/guard/layers/test_streams.py"
@@ -33,6 +34,9 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "dos-11": ("tests/guard/load/test_endurance.py", "dos-11"),
     "dos-05": (DOS, "test_dos_05_"),
     "dos-06": (DOS, "test_dos_06_"),
+    "dpop-05": ("tests/end_to_end/test_bound_tokens.py", "test_dpop_05_"),
+    "dpop-07": (DPOP, "test_dpop_07_"),
+    "dpop-23": (DPOP, "test_dpop_23_"),
     "http-03": ("tests/guard/layers/test_wire.py", "http-03"),
     "http-26": ("tests/guard/test_exchange.py", "test_an_unknown_kind_of_scope_is_never_passed_on"),
     "http-30": ("tests/guard/test_exchange.py", "test_an_app_that_raises_before_its_response_is_answered_with_a_plain"),
@@ -65,13 +69,13 @@ PENDING: Mapping[str, str] = {
     "csrf-08": "there is no upstream identity provider in the first form, so there is no callback",
     "http-29": "a thousand aborted requests belong with the load tests",
     "jwt-25": "keys of other use or strength are refused by unit tests; the live issuer has one key",
-    "ses-15": "proof of possession is not in the first form",
 }
 
 NUMBERS: Mapping[str, tuple[int, ...]] = {
     "csrf": (1, 2, 3, 4, 5, 6, 7, 8, 9, 11),
     "disc": (1, 2, 4, 5, 6, 7, 8, 9),
     "dos": (1, 2, 3, 4, 5, 6, 8, 9, 10, 11),
+    "dpop": (1, 2, 3, 4, 5, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, 20, 21, 22, 23, 24, 26, 28),
     "http": (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 18, 19, 21, 22, 23, 24, 25, 26, 28, 29, 30, 31, 32, 33),
     "jwks": tuple(range(1, 9)),
     "jwt": (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 19, 20, 22, 23, 24, 25, 26, 29, 30, 31, 32, 33, 34, 36, 37),

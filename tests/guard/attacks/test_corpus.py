@@ -9,8 +9,10 @@ import pytest
 from mcp_guard.serving import http_protocol
 from tests.guard.attacks import (  # noqa: F401 - they register attacks
     authorization_attacks,
+    bound_code_attacks,
     csrf_attacks,
     discovery_attacks,
+    dpop_attacks,
     http2_attacks,
     http_attacks,
     jwt_attacks,
@@ -60,7 +62,7 @@ def test_the_attack_has_no_effect(identifier: str, live: Deployment, log: Captur
     judge(CORPUS[identifier], live, log)
 
 
-WITH_STATE = sorted(identifier for identifier in CORPUS if identifier.startswith(("ses-", "wire-")))
+WITH_STATE = sorted(identifier for identifier in CORPUS if identifier.startswith(("dpop-", "ses-", "wire-")))
 """What the outcome of these depends on is in the store."""
 
 
