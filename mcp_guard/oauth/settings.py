@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from typing import get_args
 
 from mcp_guard.facts import Policy
 from mcp_guard.failures import ConfigurationError
@@ -11,6 +12,8 @@ from mcp_guard.protocol.dpop import DEFAULT_WINDOW, Window
 LONGEST_ACCESS_TOKEN = timedelta(hours=1)
 LONGEST_CODE = timedelta(minutes=10)
 """OAuth 2.1 §4.1.2: at most 10 minutes."""
+LONGEST_PROOF = timedelta(minutes=10)
+LARGEST_LEEWAY = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,14 @@ class ProofTerms:
     policy: Policy = "allowed"
     window: Window = DEFAULT_WINDOW
     nonces: KeyRing | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(Policy):
+            raise ConfigurationError(f"proofs.policy must be off, allowed or required, not {self.policy!r}")
+        if not 1 <= self.window.lifetime_seconds <= LONGEST_PROOF.total_seconds():
+            raise ConfigurationError("proofs.window: a proof lives from 1 second to 10 minutes")
+        if not 0 <= self.window.leeway_seconds <= LARGEST_LEEWAY.total_seconds():
+            raise ConfigurationError("proofs.window: the leeway is from 0 to 5 minutes")
 
 
 @dataclass(frozen=True, slots=True)

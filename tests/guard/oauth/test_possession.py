@@ -5,9 +5,11 @@ from typing import Any
 import anyio
 import pytest
 
+from mcp_guard.failures import ConfigurationError
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.dpop import NONCE_PURPOSE
 from mcp_guard.oauth import ProofTerms
+from mcp_guard.protocol.dpop import Window
 from mcp_guard.protocol.nonces import Nonces
 from tests.guard.oauth.flow import OTHER_RESOURCE, Client, World, claims_of
 from tests.guard.oauth.prover import Prover
@@ -369,3 +371,17 @@ async def test_bearer_tokens_need_no_nonce() -> None:
     world = World(proofs=ProofTerms(nonces=KeyRing.generate()))
     tokens = await world.tokens(await world.register())
     assert tokens["token_type"] == "Bearer"
+
+
+def test_terms_that_cannot_work_are_named() -> None:
+    policy: Any = "requierd"
+    with pytest.raises(ConfigurationError, match=r"proofs\.policy must be off, allowed or required"):
+        ProofTerms(policy)
+    for lifetime in (0.9, 600.1, float("nan")):
+        with pytest.raises(ConfigurationError, match=r"proofs\.window: a proof lives"):
+            ProofTerms(window=Window(lifetime))
+    for leeway in (-0.1, 300.1, float("nan")):
+        with pytest.raises(ConfigurationError, match=r"proofs\.window: the leeway"):
+            ProofTerms(window=Window(leeway_seconds=leeway))
+    assert ProofTerms("off", Window(1, 0)).policy == "off"
+    assert ProofTerms("required", Window(600, 300)).policy == "required"
