@@ -31,7 +31,7 @@ from mcp_guard.stores.memory import MemoryStore
 from tests.guard.attacks import http2
 from tests.guard.attacks.http2 import Http2Request
 from tests.guard.attacks.raw import Observation, Request, send
-from tests.support.servers import SERVERS
+from tests.guard.servers import SERVERS
 from tests.support.serving import serving
 
 MODERN = "2026-07-28"
@@ -221,7 +221,12 @@ class Capture(logging.Handler):
 
 @contextmanager
 def deployed(
-    store: Callable[[], Store] = MemoryStore, *, limits: Limits = UNLIMITED, server: str = "", **uvicorn_settings: Any
+    store: Callable[[], Store] = MemoryStore,
+    *,
+    limits: Limits = UNLIMITED,
+    server: str = "",
+    app: Callable[[], ASGIApp] = demo_server,
+    **uvicorn_settings: Any,
 ) -> Iterator[Deployment]:
     """A deployment that lives as long as the block, with its state in what `store` makes.
 
@@ -246,7 +251,7 @@ def deployed(
             scopes={"mcp:tools": "Call tools", "mcp:admin": "Call tools that change things"},
             keys=keys,
         )
-        downstream = Downstream(demo_server())
+        downstream = Downstream(app())
         layers = standard(
             resources=resources,
             authorization_server=logins,

@@ -39,6 +39,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "dpop-23": (DPOP, "test_dpop_23_"),
     "http-03": ("tests/guard/layers/test_wire.py", "http-03"),
     "http-26": ("tests/guard/test_exchange.py", "test_an_unknown_kind_of_scope_is_never_passed_on"),
+    "http-29": ("tests/guard/wire/test_aborts.py", "http-29"),
     "http-30": ("tests/guard/test_exchange.py", "test_an_app_that_raises_before_its_response_is_answered_with_a_plain"),
     "http-31": ("tests/guard/test_stack.py", "test_while_it_cannot_start_every_request_is_refused_and_audited"),
     "jwks-01": (KEYSOURCES, "test_good_keys_stay_in_force_through_an_outage_until_the_grace_ends"),
@@ -67,7 +68,6 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
 
 PENDING: Mapping[str, str] = {
     "csrf-08": "there is no upstream identity provider in the first form, so there is no callback",
-    "http-29": "a thousand aborted requests belong with the load tests",
     "jwt-25": "keys of other use or strength are refused by unit tests; the live issuer has one key",
 }
 

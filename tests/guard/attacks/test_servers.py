@@ -12,7 +12,7 @@ from tests.guard.attacks.corpus import CORPUS
 from tests.guard.attacks.deployment import Capture, Deployment, deployed
 from tests.guard.attacks.oracle import judge
 from tests.guard.attacks.state import KINDS
-from tests.support.servers import SERVERS
+from tests.guard.servers import SERVERS
 
 OF_THE_SERVER = ("http-", "jwt-", "res-", "tls-", "wire-", "ws-")
 """Areas whose requests servers read differently."""

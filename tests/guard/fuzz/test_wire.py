@@ -15,7 +15,7 @@ from tests.guard.attacks.raw import send
 from tests.guard.fuzz.inprocess import READERS, Reader
 from tests.guard.fuzz.requests import hostile
 from tests.guard.fuzz.views import Views
-from tests.support.servers import SERVERS
+from tests.guard.servers import SERVERS
 from tests.support.serving import Serving
 
 CASES = 50_000

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from mcp_guard.asgi import Receive, Scope, Send
+from tests.guard import servers
 from tests.guard.asgi import polled
 from tests.guard.attacks.raw import send
 from tests.guard.fuzz.views import Views
 from tests.guard.wire.rows import PASSES, ROWS, SERVERS, Row
-from tests.support import servers
 
 
 @dataclass
