@@ -8,7 +8,7 @@ A list is the answer to `tools/list`, `prompts/list`, `resources/list` or `resou
 by the id of its request, and one that answers no request of this exchange, as on the stream of another transport or one
 that is resumed, by what it holds. An entry without a name is hidden from whoever lacks any scope of its kind, and a
 template when all of its URIs are. Where lists are not the same for everybody, none goes out as one that shared caches
-may keep (2026-07-28 §Caching).
+may keep (MCP 2026-07-28 server/utilities/caching).
 """
 
 from collections.abc import Mapping

@@ -74,8 +74,6 @@ def _is_plain_authority(scheme: str, authority: str | None) -> bool:
 
 
 def _is_plain_path(path: str, *, rooted: bool) -> bool:
-    if path.startswith("/") and not rooted:
-        return False
     segments = path.split("/")
     between = segments[1:-1] if rooted else segments[:-1]
     return all(between) and not {".", ".."} & set(segments)

@@ -1,4 +1,4 @@
-"""What a call needs by the policy of its resource (MCP 2026-07-28 basic/authorization §Scope Challenge Handling).
+"""What a call needs by the policy of its resource (MCP 2026-07-28 basic/authorization §Step-Up Authorization Flow).
 
 A pattern is a name that is compared exactly, or the beginning of names with a `*` after it; `*` alone is every name.
 Case counts. Of several patterns that match, everything is needed that any of them asks for. What cannot be told needs
@@ -153,12 +153,21 @@ class Rules:
     def entry(self, listed: Listed, entry: object) -> frozenset[str]:
         """What the use of an entry of a list needs, beside what all requests do."""
         name = entry.get(listed.key) if isinstance(entry, dict) else None
-        judge = {"tools": self.tools.name, "prompts": self.prompts.name, "resources": self.uris.uri}
-        return self.methods.name(listed.use) | judge.get(listed.member, self.uris.template)(name)
+        return self.methods.name(listed.use) | self._listed(listed.member, name)
 
     def missing(self, required: Set[str], granted: Set[str]) -> frozenset[str]:
         """What a token that grants `granted` lacks of `required`."""
         return scopes.missing(required, granted, self.hierarchy)
+
+    def _listed(self, member: str, name: object) -> frozenset[str]:
+        match member:
+            case "tools":
+                return self.tools.name(name)
+            case "prompts":
+                return self.prompts.name(name)
+            case "resources":
+                return self.uris.uri(name)
+        return self.uris.template(name)
 
     def _about(self, message: RpcMessage) -> frozenset[str]:
         match message.method:

@@ -1,8 +1,10 @@
 """Real clients follow a refusal: they ask for the scope that they lack, the person consents, and the call succeeds."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,6 +14,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver import MCPServer
@@ -27,10 +30,14 @@ from mcp_guard.oauth import AuthorizationServer, StaticUsers
 from mcp_guard.profiles import Handling, standard
 from mcp_guard.stack import Guard, guard
 from mcp_guard.stores.memory import MemoryStore
+from tests.end_to_end.conftest import USERS
+from tests.end_to_end.headless import INSTALLED, LIMIT_SECONDS, NODE, home
 from tests.end_to_end.logins import Login, Memory
+from tests.end_to_end.third_party import REDIRECT, program
+from tests.end_to_end.walker import call_back, walk
 from tests.support.serving import serving
 
-USER, PASSWORD = "alice", "alice-who-steps-up"
+USER, PASSWORD = "alice", USERS["alice"]
 POLICY = ScopePolicy(
     tools={"delete_*": frozenset({"mcp:write"}), "reset": frozenset({"mcp:admin"})},
     prompts={"secret_*": frozenset({"mcp:write"})},
@@ -255,8 +262,6 @@ async def test_fastmcps_client_steps_up_and_its_call_succeeds(place: Place, monk
 
     import fastmcp
 
-    from tests.end_to_end.walker import call_back, walk
-
     visited: list[str] = []
     async with anyio.create_task_group() as browser:
 
@@ -274,3 +279,44 @@ async def test_fastmcps_client_steps_up_and_its_call_succeeds(place: Place, monk
             result: Any = await client.call_tool("delete_note", {})
             assert result.content[0].text == "deleted"
     assert len(visited) == 2
+
+
+REFRESHING = ["authorization_code", "refresh_token"]
+SDKS: list[dict[str, Any]] = [
+    {"sdk": "2", "mode": "legacy", "grant_types": REFRESHING},
+    {"sdk": "2", "mode": {"pin": "2026-07-28"}, "grant_types": REFRESHING},
+    # With a refresh token, 1.x refreshes in place of a step up, and is refused again with the scopes that it had.
+    {"sdk": "1", "grant_types": ["authorization_code"]},
+]
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize("settings", SDKS, ids=["2 legacy", "2 modern", "1"])
+def test_the_typescript_sdk_steps_up_and_its_call_succeeds(place: Place, settings: dict[str, Any]) -> None:
+    whole = {**settings, "mcp": f"{place.origin}/mcp", "redirect_uri": REDIRECT, "tool": "delete_note"}
+    asked: list[set[str]] = []
+    with program("step_up", whole) as client:
+        answer = client.answer()
+        while "authorize" in answer and len(asked) < 3:
+            asked.append(set(parse_qs(urlsplit(answer["authorize"]).query)["scope"][0].split()))
+            answer = client.ask(walk(answer["authorize"], USER, PASSWORD))
+    assert answer["text"] == "deleted"
+    assert set(answer["scope"].split()) == {"mcp:tools", "mcp:write"}
+    assert asked == [{"mcp:tools"}, {"mcp:tools", "mcp:write"}]
+    assert place.refusals() == ["the token lacks mcp:write"]
+
+
+@pytest.mark.clients
+async def test_mcp_remote_steps_up_and_its_call_succeeds(place: Place, tmp_path: Path) -> None:
+    server = StdioServerParameters(
+        command=str(NODE),
+        args=[str(INSTALLED / ".bin" / "mcp-remote"), f"{place.origin}/mcp", "--allow-http"],
+        env={**home(tmp_path, USER), "MCP_REMOTE_CONFIG_DIR": str(tmp_path / "remote")},
+        cwd=tmp_path,
+    )
+    with anyio.fail_after(LIMIT_SECONDS):
+        async with Client(stdio_client(server, errlog=sys.stderr), mode="legacy") as client:
+            assert await told(client, "scopes") == "mcp:tools"
+            assert await told(client, "delete_note") == "deleted"
+            assert await told(client, "scopes") == "mcp:tools mcp:write"
+    assert place.refusals() == ["the token lacks mcp:write"]

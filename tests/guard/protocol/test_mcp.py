@@ -104,7 +104,9 @@ def test_http_16_a_member_in_another_case_is_refused(variant: str) -> None:
     assert refused({**request("tools/list"), variant: "tools/call"}).kind is rejections.NOT_JSON_RPC
 
 
-@pytest.mark.parametrize("variant", ["_Meta", "Arguments", "argument\u017f", "Notifications", "TaskId", "task_id"])
+@pytest.mark.parametrize(
+    "variant", ["_Meta", "Arguments", "argument\u017f", "Notifications", "Ref", "TaskId", "task_id"]
+)
 @pytest.mark.parametrize("method", ["tools/call", "tasks/get", "subscriptions/listen"])
 def test_http_16_a_member_of_params_that_is_judged_has_one_spelling(method: str, variant: str) -> None:
     assert refused(request(method, name="x", **{variant: {}})).kind is rejections.NOT_JSON_RPC
