@@ -1,11 +1,14 @@
 """Public keys and sets of them (RFC 7517), imported once, each bound to what its owner published it for."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from joserfc.errors import JoseError as LibraryError
-from joserfc.jwk import ECKey, OKPKey, RSAKey
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurve, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from joserfc.jws import JWSRegistry
 
 from mcp_guard.protocol import b64url
@@ -28,6 +31,11 @@ _CURVES: Final[Mapping[str, tuple[str, int, frozenset[str]]]] = {
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _COORDINATES: Final = {"EC": ("x", "y"), "OKP": ("x",)}
+_NIST: Final[Mapping[str, EllipticCurve]] = {"P-256": SECP256R1(), "P-384": SECP384R1()}
+_UNCOMPRESSED: Final = b"\x04"
+"""SEC 1 §2.3.3."""
+
+PublicKey: TypeAlias = EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey
 
 
 class JwkError(ValueError):
@@ -50,9 +58,9 @@ class PreparedKey:
 
     __slots__ = ("curve_key_size", "public_key")
 
-    def __init__(self, key: ECKey | RSAKey | OKPKey) -> None:
-        self.public_key = key.get_op_key("verify")
-        self.curve_key_size = key.curve_key_size if isinstance(key, ECKey) else 0
+    def __init__(self, key: PublicKey) -> None:
+        self.public_key = key
+        self.curve_key_size = key.key_size if isinstance(key, EllipticCurvePublicKey) else 0
 
     def get_op_key(self, operation: str) -> object:
         """The public key, whatever the operation: it can do nothing but verify."""
@@ -90,14 +98,14 @@ def import_jwk(jwk: object) -> VerificationKey:
     if "kid" in jwk and not is_key_id(kid):
         raise JwkError("has a kid that is not 1 to 256 visible ASCII characters")
     _check_purpose(jwk)
-    members, fitting = _material(jwk)
+    material = _material(jwk)
+    fitting = material.algorithms
     if "alg" in jwk:
         if not isinstance(jwk["alg"], str) or jwk["alg"] not in fitting:
             raise JwkError("has an alg that is not accepted for its type")
         fitting = frozenset({jwk["alg"]})
-    key = _import(members)
     verifiers = {name: JWSRegistry.algorithms[name] for name in fitting}
-    return VerificationKey(kid, fitting, key.thumbprint(), PreparedKey(key), verifiers)
+    return VerificationKey(kid, fitting, _thumbprint(material.members), PreparedKey(material.key), verifiers)
 
 
 def _check_purpose(jwk: Mapping[str, Any]) -> None:
@@ -112,25 +120,53 @@ def _check_purpose(jwk: Mapping[str, Any]) -> None:
             raise JwkError("has key_ops without verify")
 
 
-def _material(jwk: Mapping[str, Any]) -> tuple[dict[str, str | list[str]], frozenset[str]]:
-    """The members that make the key, checked, and the algorithms that fit it."""
-    kty = jwk.get("kty")
+class _Material(NamedTuple):
+    """A key, the members that make it (RFC 7638 §3.2), and the algorithms that fit it."""
+
+    key: PublicKey
+    members: Mapping[str, str]
+    algorithms: frozenset[str]
+
+
+def _material(jwk: Mapping[str, Any]) -> _Material:
+    kty, crv = jwk.get("kty"), jwk.get("crv")
     if kty == "RSA":
-        bits = int.from_bytes(_octets(jwk, "n"), "big").bit_length()
-        exponent = _octets(jwk, "e")
-        if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
-            raise JwkError(f"has a modulus of {bits} bits")
-        if len(exponent) > MAX_EXPONENT_BYTES or int.from_bytes(exponent, "big") < MIN_EXPONENT or not exponent[-1] & 1:
-            raise JwkError("has an exponent that is too small, even or too long")
-        return {"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}, _RSA
-    crv = jwk.get("crv")
+        return _rsa(_octets(jwk, "n"), _octets(jwk, "e"))
     curve = _CURVES.get(crv) if isinstance(crv, str) else None
-    if curve is None or kty != curve[0]:
+    if not isinstance(crv, str) or curve is None or kty != curve[0]:
         raise JwkError("has a type or curve that is not accepted")
     names = _COORDINATES[curve[0]]
-    if any(len(_octets(jwk, name)) != curve[1] for name in names):
+    coordinates = [_octets(jwk, name) for name in names]
+    if any(len(coordinate) != curve[1] for coordinate in coordinates):
         raise JwkError("has a coordinate of the wrong length")
-    return {"kty": curve[0], "crv": str(crv), **{name: jwk[name] for name in names}}, curve[2]
+    try:
+        key = _on_curve(crv, b"".join(coordinates))
+    except ValueError:
+        raise JwkError("is not a key, for example a point off its curve") from None
+    return _Material(key, {"crv": crv, "kty": curve[0], **{name: jwk[name] for name in names}}, curve[2])
+
+
+def _on_curve(crv: str, coordinates: bytes) -> EllipticCurvePublicKey | Ed25519PublicKey:
+    if crv in _NIST:
+        return EllipticCurvePublicKey.from_encoded_point(_NIST[crv], _UNCOMPRESSED + coordinates)
+    return Ed25519PublicKey.from_public_bytes(coordinates)
+
+
+def _rsa(modulus: bytes, exponent: bytes) -> _Material:
+    n, e = int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big")
+    bits = n.bit_length()
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+        raise JwkError(f"has a modulus of {bits} bits")
+    if len(exponent) > MAX_EXPONENT_BYTES or e < MIN_EXPONENT or not e & 1:
+        raise JwkError("has an exponent that is too small, even or too long")
+    # The members of a thumbprint have no more octets than the numbers need (RFC 7518 §2 Base64urlUInt).
+    shortest = {"n": b64url.encode(modulus.lstrip(b"\x00")), "e": b64url.encode(exponent.lstrip(b"\x00"))}
+    return _Material(RSAPublicNumbers(e, n).public_key(), {"kty": "RSA", **shortest}, _RSA)
+
+
+def _thumbprint(members: Mapping[str, str]) -> str:
+    """RFC 7638 §3: the SHA-256 of the required members in order, in base64url."""
+    return b64url.encode(sha256(json.dumps(members, sort_keys=True, separators=(",", ":")).encode()).digest())
 
 
 def _octets(jwk: Mapping[str, Any], name: str) -> bytes:
@@ -141,14 +177,6 @@ def _octets(jwk: Mapping[str, Any], name: str) -> bytes:
         return b64url.decode(value)
     except Base64Error:
         raise JwkError(f"has a malformed {name}") from None
-
-
-def _import(members: dict[str, str | list[str]]) -> ECKey | RSAKey | OKPKey:
-    kinds: dict[str, type[ECKey] | type[RSAKey] | type[OKPKey]] = {"EC": ECKey, "RSA": RSAKey, "OKP": OKPKey}
-    try:
-        return kinds[str(members["kty"])].import_key(members)
-    except (LibraryError, ValueError):
-        raise JwkError("is not a key, for example a point off its curve") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -100,6 +100,14 @@ def test_key_operations_may_include_verifying() -> None:
     assert import_jwk({**EC.jwk(), "key_ops": ["verify"], "use": "sig"}).kid == "ec"
 
 
+def test_zeros_before_a_number_make_no_other_key() -> None:
+    """RFC 7518 §2: what they are written with is not part of a thumbprint."""
+    plain = public_members(rsa_private(2048, "k1"))
+    modulus = number(rsa_private(2048, "k1").public_key().public_numbers().n, 257)
+    padded = import_jwk({**plain, "n": modulus, "e": number(65537, 5)})
+    assert padded.thumbprint == import_jwk(plain).thumbprint
+
+
 @pytest.mark.parametrize("bits", [1024, 1536, 2047])
 def test_a_weak_modulus_is_refused(bits: int) -> None:
     jwk = {"kty": "RSA", "n": number((1 << (bits - 1)) | 1), "e": "AQAB"}
