@@ -24,6 +24,7 @@ from mcp_guard.check import Check
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import ADMITTED, Admission, RequestHead
 from mcp_guard.protocol.paths import PathError, canonical
+from mcp_guard.rejections import Rejection
 
 SINGLE = frozenset(
     {
@@ -65,6 +66,7 @@ KEPT_PATH_BYTES = 256
 VERSIONS = frozenset({"1", "1.0", "1.1", "2", "3"})
 """Versions of HTTP that have header fields and a framing; "1" is 1.0 as granian writes it."""
 BLANKS = b" \t"
+CLOSING: RawHeaders = [(b"connection", b"close")]
 _CONTROLS = bytes(byte for byte in (*range(0x20), 0x7F) if byte not in b"\t\n")
 """What no value has in it (RFC 9110 §5.5), but for the line feed, which is counted."""
 
@@ -104,7 +106,7 @@ class Wire(Check):
             raise rejections.METHOD_NOT_ALLOWED.because("the method is not one that is let through", self.allow)
         version = request.scope.get("http_version", "1.1")
         if version not in VERSIONS:
-            raise rejections.FRAMING_AMBIGUOUS.because("the version of HTTP is none whose framing is known")
+            raise ambiguous("the version of HTTP is none whose framing is known", version)
         headers = request.headers
         if not headers:
             return ADMITTED
@@ -196,8 +198,13 @@ def check_framing(fields: Mapping[bytes, bytes], version: str) -> None:
     """
     length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
     if length is not None and coding is not None:
-        raise rejections.FRAMING_AMBIGUOUS.because("Content-Length beside Transfer-Encoding")
+        raise ambiguous("Content-Length beside Transfer-Encoding", version)
     if length is not None and _DIGITS.fullmatch(length) is None:
-        raise rejections.FRAMING_AMBIGUOUS.because("Content-Length is not a plain number")
+        raise ambiguous("Content-Length is not a plain number", version)
     if coding is not None and (coding.lower() != b"chunked" or version != "1.1"):
-        raise rejections.FRAMING_AMBIGUOUS.because("Transfer-Encoding is not chunked alone, or not in HTTP/1.1")
+        raise ambiguous("Transfer-Encoding is not chunked alone, or not in HTTP/1.1", version)
+
+
+def ambiguous(reason: str, version: str) -> Rejection:
+    """Where the request ends is not known, so the connection ends: what follows on it may be part of the request."""
+    return rejections.FRAMING_AMBIGUOUS.because(reason, [] if version in ("2", "3") else CLOSING)

@@ -182,6 +182,16 @@ async def test_a_body_of_two_lengths_is_refused(identifier: str, headers: Header
     await refused(rejections.FRAMING_AMBIGUOUS, headers=[HOST, *headers])
 
 
+@pytest.mark.parametrize(("version", "connection"), [("1.1", b"close"), ("1.0", b"close"), ("2", None)])
+async def test_a_connection_on_which_the_end_of_a_request_is_not_known_ends(
+    version: str, connection: bytes | None
+) -> None:
+    """RFC 9112 §6.1; HTTP/2 has no such field, and ends every stream apart."""
+    headers = [HOST, (b"content-length", b"5"), (b"transfer-encoding", b"chunked")]
+    outcome = await drive(Wire().wrap(CountingApp()), http_scope(headers=headers, http_version=version))
+    assert (outcome.status, outcome.value(b"connection")) == (400, connection)
+
+
 @pytest.mark.parametrize(
     "header", [(b"content-length", b"0"), (b"transfer-encoding", b"chunked"), (b"transfer-encoding", b"Chunked")]
 )
