@@ -151,10 +151,17 @@ class Settings(State):
         "allowed", description="Whether tokens bound to a key (RFC 9449) are refused, welcome, or the only ones taken."
     )
     dpop_nonce: bool = Field(False, description="Ask for a nonce of this server in each DPoP proof.")
+    certificates: Policy = Field(
+        "off",
+        description="Whether tokens bound to a certificate (RFC 8705) are refused, welcome, or the only ones taken.",
+    )
     sse_url: str | None = Field(None, description="The URL of an HTTP+SSE endpoint of the same app, if it has one.")
     sse_message_path: str = Field("/messages/", description="The path the HTTP+SSE endpoint takes messages at.")
     allowed_origins: List = Field((), description="Origins of browser clients, beside the public URL's own.")
     trusted_proxies: List = Field((), description="Networks (CIDR) of proxies whose forwarding headers are believed.")
+    proxy_client_cert: bool = Field(
+        False, description="Take the client's certificate from the `Client-Cert` field (RFC 9440) of trusted proxies."
+    )
     session_ttl_seconds: int = Field(1800, ge=1, description="Seconds a session lives without being used.")
     session_lifetime_seconds: int = Field(86_400, ge=1, description="Seconds a session lives at most.")
     session_cache_seconds: float = Field(

@@ -54,6 +54,8 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
     resources = _resources(settings)
     with naming("MCP_TRUSTED_PROXIES"):
         Proxy(trusted=settings.trusted_proxies)
+    with naming("MCP_PROXY_CLIENT_CERT"):
+        Proxy(trusted=settings.trusted_proxies, client_certificates=settings.proxy_client_cert)
     with naming("MCP_ALLOWED_ORIGINS"):
         Origin(common_origin(resources), allowed=settings.allowed_origins)
     return standard(
@@ -69,6 +71,7 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
         handling=Handling(single_use=frozenset(settings.single_use_tools), hide=settings.hide_forbidden),
         proofs=Proofs(nonces=settings.dpop_nonce),
         trusted_proxies=settings.trusted_proxies,
+        proxy_certificates=settings.proxy_client_cert,
         allowed_origins=settings.allowed_origins,
     )
 
@@ -121,7 +124,7 @@ def _resources(settings: Settings) -> list[Resource]:
             path, messages = _path_of(settings.sse_url), settings.sse_message_path
             resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes, dpop=dpop))
     policy = _policy(settings)
-    return [replace(resource, policy=policy) for resource in resources]
+    return [replace(resource, policy=policy, certificates=settings.certificates) for resource in resources]
 
 
 def _policy(settings: Settings) -> ScopePolicy:

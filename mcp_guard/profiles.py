@@ -21,6 +21,7 @@ from mcp_guard.layers.affinity import Affinity
 from mcp_guard.layers.audit import Audit
 from mcp_guard.layers.beside import Beside
 from mcp_guard.layers.bridge import Bridge
+from mcp_guard.layers.certificate import Certificate
 from mcp_guard.layers.concurrency import Concurrency
 from mcp_guard.layers.dpop import NONCE_PURPOSE, Dpop
 from mcp_guard.layers.event_ids import EventIds
@@ -141,6 +142,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     handling: Handling = DEFAULT_HANDLING,
     proofs: Proofs = DEFAULT_PROOFS,
     trusted_proxies: Sequence[str] = (),
+    proxy_certificates: bool = False,
     allowed_origins: Sequence[str] = (),
     clock: Clock = SYSTEM_CLOCK,
 ) -> tuple[Layer, ...]:
@@ -150,7 +152,9 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     which is then served beside the app. Without a `store` state is in this process's memory; workers that share one
     share a `ring` too. With a `worker`, requests of a session are forwarded to the worker that holds it; `route` has
     the name by which a proxy pins sessions to this one. Tokens that are bound to a key are taken with the proofs that
-    `proofs` asks for, unless the `dpop` of all resources is off. Without an `audit` the records go to standard error.
+    `proofs` asks for, unless the `dpop` of all resources is off; those that are bound to a client certificate where the
+    `certificates` of a resource are not off. With `proxy_certificates` it is the trusted proxies that say whose
+    certificate they saw. Without an `audit` the records go to standard error.
 
     Raises:
         ConfigurationError: a setting cannot work; the message names it.
@@ -161,18 +165,20 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     trusted = _trusted(issuers, authorization_server)
     described = tuple(resources)
     by_key = any(resource.dpop != "off" for resource in described)
+    by_certificate = any(resource.certificates != "off" for resource in described)
     return (
         Audit(log=audit if audit is not None else AuditLog(DescriptorSink()), clock=clock),
         Wire(),
-        Proxy(trusted=tuple(trusted_proxies)),
+        Proxy(trusted=tuple(trusted_proxies), client_certificates=proxy_certificates),
         Tls(origin),
         Host(origin),
         Shield(burst=limits.address.burst, period=limits.address.period, clock=clock),
         *([] if authorization_server is None else [Beside(authorization_server, authorization_server.paths)]),
         Origin(origin, allowed=tuple(allowed_origins)),
-        Metadata(described, tuple(one.issuer for one in trusted), dpop=by_key),
+        Metadata(described, tuple(one.issuer for one in trusted), dpop=by_key, certificates=by_certificate),
         *([] if route is None else [route]),
-        Token(described, trusted, clock=clock, dpop=by_key),
+        Token(described, trusted, clock=clock, dpop=by_key, certificates=by_certificate),
+        *([Certificate(clock=clock)] if by_certificate else []),
         *([_dpop(proofs, keys, clock)] if by_key else []),
         Concurrency(principal=limits.in_flight, total=limits.in_flight_in_all),
         Intake(),

@@ -151,6 +151,21 @@ PROOF_BINDING = Kind(
     "proof_binding", 401, "The DPoP proof is by another key than the token's", "RFC 9449 §7.1", "invalid_token"
 )
 
+# Whether the sender has the certificate that the token is bound to.
+CERTIFICATE_MISSING = Kind(
+    "certificate_missing", 401, "The token needs its client certificate", "RFC 8705 §3", "invalid_token"
+)
+CERTIFICATE_BINDING = Kind(
+    "certificate_binding", 401, "The client certificate is another than the token's", "RFC 8705 §3", "invalid_token"
+)
+CERTIFICATE_TIME = Kind(
+    "certificate_time",
+    401,
+    "The client certificate has expired, or is not valid yet",
+    "RFC 5280 §4.1.2.5",
+    "invalid_token",
+)
+
 INSUFFICIENT_SCOPE = Kind(
     "insufficient_scope", 403, "The token lacks a scope", "RFC 6750 §3.1", "insufficient_scope", SCOPE_MISSING
 )

@@ -44,8 +44,8 @@ class Metadata(Check):
     """`authorization_servers` are issuers, spelled as in their own metadata; the first is the one clients take.
 
     `scopes_supported` are listed in every document beside all scopes that the resource itself knows. `browser_clients`
-    lets pages of any origin read the documents, without cookies. `dpop` says that the stack judges proofs of
-    possession: then each document tells what its resource wants of them.
+    lets pages of any origin read the documents, without cookies. `dpop` and `certificates` say that the stack judges
+    proofs of possession and client certificates: then each document tells what its resource wants of them.
     """
 
     resources: tuple[Resource, ...]
@@ -54,6 +54,7 @@ class Metadata(Check):
     documentation: str | None = None
     browser_clients: bool = False
     dpop: bool = False
+    certificates: bool = False
 
     answers: Mapping[str, Answer] = field(init=False, repr=False, compare=False)
 
@@ -83,6 +84,7 @@ class Metadata(Check):
             resource_name=resource.name,
             resource_documentation=self.documentation,
             dpop=resource.dpop if self.dpop else "off",
+            certificates=resource.certificates if self.certificates else "off",
         )
         body = json.dumps(members, separators=(",", ":")).encode()
         headers: RawHeaders = [

@@ -1,9 +1,13 @@
 """Finds out who the client is and how it reached us, believing none but the named proxies.
 
-Decides: the client's address, scheme and host. From a peer that is not trusted, every forwarding field is ignored; from
-a trusted one, the configured fields are read from their end. Refuses with `forwarded_malformed` (400) what a trusted
-proxy says unclearly, and with `header_repeated` (400) a second Host. Does not: judge scheme or host; that is for `tls`
-and `host`. Must stand after: wire.
+Decides: the client's address, scheme, host and certificate. From a peer that is not trusted, every forwarding field is
+ignored; from a trusted one, the configured fields are read from their end. Refuses with `forwarded_malformed` (400)
+what a trusted proxy says unclearly, and with `header_repeated` (400) a second Host. Does not: judge scheme or host;
+that is for `tls` and `host`; nor a certificate, which is for `certificate`. Must stand after: wire.
+
+The certificate is that of the TLS connection, where the server tells it (ASGI TLS extension). Over a connection of a
+trusted proxy that would be the proxy's own, so there it is never the client's: that one is in `Client-Cert` (RFC 9440),
+if the proxy is said to write it.
 
 Fields that say where a request comes from or who sent it are never handed to the app, whoever sent them: what they say
 is in the facts, and in the scope's `client` and `scheme`. A server that reads forwarding fields itself must be told not
@@ -17,10 +21,18 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal, TypeAlias
 
 from mcp_guard import rejections
+from mcp_guard.asgi import Scope
 from mcp_guard.check import Check
 from mcp_guard.facts import ClientAddress, Transport
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.layer import Admission, RequestHead
+from mcp_guard.protocol.client_certificate import (
+    NO_CERTIFICATE,
+    CertificateError,
+    ClientCertificate,
+    from_field,
+    from_pem,
+)
 from mcp_guard.protocol.forwarded import Address, ForwardedError, Reading, forwarded, read_address, x_forwarded
 from mcp_guard.protocol.uris import UriError, parse_host
 
@@ -47,10 +59,20 @@ CLAIMS = frozenset(
         b"x-mcp-scope",
         b"client-cert",
         b"client-cert-chain",
-        b"x-client-cert",
+        b"x-client-verify",
+        b"x-arr-clientcert",
     }
 )
-CLAIM_PREFIXES = (b"x-forwarded-", b"x-auth-request-", b"x-ssl-client-", b"x-amzn-mtls-")
+CLAIM_PREFIXES = (
+    b"x-forwarded-",
+    b"x-auth-request-",
+    b"x-client-cert",
+    b"x-ssl-client-",
+    b"x-tls-client-",
+    b"x-amzn-mtls-",
+    b"ssl-client-",
+    b"ssl_client_",
+)
 """Fields by which proxies tell an app about the client: its address, its name, its certificate."""
 
 KEPT_NAMES_BYTES = 2048
@@ -68,24 +90,29 @@ class Proxy(Check):
     """`trusted` are the networks of the proxies in CIDR notation, and `unix` for a Unix socket; none by default.
 
     `header` is the family that they write. `trust_host` takes the host from them too, which is needed only where they
-    do not pass the Host field on. `insecure_trust_any_proxy` permits networks that contain every address.
+    do not pass the Host field on. `client_certificates` takes the client's certificate from `Client-Cert` (RFC 9440),
+    which every one of them must then set or remove itself. `insecure_trust_any_proxy` permits networks that contain
+    every address.
     """
 
-    adds = (ClientAddress, Transport)
+    adds = (ClientAddress, Transport, ClientCertificate)
     judges_handshakes = True
 
     trusted: tuple[str, ...] = ()
     header: Literal["x-forwarded", "forwarded"] = "x-forwarded"
     trust_host: bool = False
+    client_certificates: bool = False
     insecure_trust_any_proxy: bool = False
 
     networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
     peer: Callable[[str], Peer] = field(init=False, repr=False, compare=False)
-    kept_seen: Callable[[str, str, bytes], Admission] = field(init=False, repr=False, compare=False)
+    kept_seen: Callable[[str, str, bytes, ClientCertificate], Admission] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.header not in ("x-forwarded", "forwarded"):
             raise ConfigurationError(f"header must be 'x-forwarded' or 'forwarded', not {self.header!r}")
+        if self.client_certificates and not self.trusted:
+            raise ConfigurationError("client_certificates: name in trusted the proxies that write Client-Cert")
         networks = tuple(self._network(text) for text in self.trusted if text != UNIX)
         object.__setattr__(self, "networks", networks)
         object.__setattr__(self, "peer", lru_cache(4096)(self._peer))
@@ -124,16 +151,25 @@ class Proxy(Check):
         host = hosts[0] if hosts else b""
         scheme = HTTP_SCHEMES.get(scope.get("scheme", "http"), "http")
         claims = claims_among(request.names)
-        if not claims and len(host) <= KEPT_HOST_BYTES:
-            return self.kept_seen(peer, scheme, host)
         address, trusted = self.peer(peer)
         if claims and trusted:
             return self._believe(request, address, scheme, host, claims)
-        return self._seen(peer, scheme, host, claims)
+        certificate = NO_CERTIFICATE if trusted else of_connection(scope)
+        if not claims and len(host) <= KEPT_HOST_BYTES:
+            return self.kept_seen(peer, scheme, host, certificate)
+        return self._seen(peer, scheme, host, certificate, claims)
 
-    def _seen(self, peer: str, scheme: str, host: bytes, claims: frozenset[bytes] = frozenset()) -> Admission:
+    def _seen(
+        self,
+        peer: str,
+        scheme: str,
+        host: bytes,
+        certificate: ClientCertificate,
+        claims: frozenset[bytes] = frozenset(),
+    ) -> Admission:
         """What the server alone says of the client."""
-        return Admission(facts=(self.peer(peer)[0], Transport(scheme, host.decode("latin-1"))), hide=claims)
+        transport = Transport(scheme, host.decode("latin-1"))
+        return Admission(facts=(self.peer(peer)[0], transport, certificate), hide=claims)
 
     def _believe(
         self, request: RequestHead, peer: ClientAddress, scheme: str, host: bytes, claims: frozenset[bytes]
@@ -153,10 +189,12 @@ class Proxy(Check):
                 parse_host(host)
                 kept = [pair for pair in request.scope["headers"] if pair[0] != b"host" and pair[0] not in claims]
                 seen["headers"] = [(b"host", host), *kept]
-        except (ForwardedError, UriError) as fault:
+            said = request.values(b"client-cert") if self.client_certificates else []
+            certificate = from_field(said) if said else NO_CERTIFICATE
+        except (ForwardedError, UriError, CertificateError) as fault:
             raise rejections.FORWARDED_MALFORMED.because(f"from the proxy at {peer}: {fault}") from None
-        facts = (ClientAddress(reading.client), Transport(reading.proto or scheme, host.decode("latin-1")))
-        return Admission(facts=facts, hide=claims, scope=seen)
+        transport = Transport(reading.proto or scheme, host.decode("latin-1"))
+        return Admission(facts=(ClientAddress(reading.client), transport, certificate), hide=claims, scope=seen)
 
     def _read(self, request: RequestHead, peer: Address | None) -> Reading:
         """The configured family; the other one only to see whether it contradicts."""
@@ -172,6 +210,18 @@ class Proxy(Check):
         if both and readings["x-forwarded"].contradicts(readings["forwarded"]):
             raise ForwardedError("Forwarded and X-Forwarded-* contradict each other")
         return readings[self.header]
+
+
+def of_connection(scope: Scope) -> ClientCertificate:
+    """What the server says of the certificate of its connection (ASGI TLS extension); none that it could not verify."""
+    tls = (scope.get("extensions") or {}).get("tls")
+    if not tls or tls.get("client_cert_error") is not None:
+        return NO_CERTIFICATE
+    chain = list(tls.get("client_cert_chain") or ())
+    try:
+        return from_pem(chain[0]) if chain else NO_CERTIFICATE
+    except CertificateError:
+        return NO_CERTIFICATE
 
 
 def claims_among(joined: bytes) -> frozenset[bytes]:

@@ -52,12 +52,13 @@ def document(
     resource_name: str | None = None,
     resource_documentation: str | None = None,
     dpop: Policy = "off",
+    certificates: Policy = "off",
 ) -> dict[str, Any]:
     """The metadata of one resource (RFC 9728 §2). Members without a value are left out (§3.2).
 
     `resource` and the issuers stand as they are spelled: clients compare them code point by code point. Scopes are
     sorted, and those in `NEVER_LISTED` left out. Tokens are taken in the header alone. `dpop` is the policy for tokens
-    that are bound to a key (RFC 9449).
+    that are bound to a key (RFC 9449), `certificates` that for those bound to a client certificate (RFC 8705 §3.3).
     """
     members: dict[str, Any] = {
         "resource": resource,
@@ -66,6 +67,7 @@ def document(
         "bearer_methods_supported": ["header"],
         "resource_name": resource_name,
         "resource_documentation": resource_documentation,
+        "tls_client_certificate_bound_access_tokens": certificates != "off",
         "dpop_signing_alg_values_supported": [] if dpop == "off" else sorted(PROOF_ALGORITHMS),
         "dpop_bound_access_tokens_required": dpop == "required",
     }

@@ -170,6 +170,7 @@ LAYERS = (
     "metadata",
     "route",
     "token",
+    "certificate",
     "dpop",
     "concurrency",
     "intake",

@@ -73,6 +73,18 @@ async def test_a_document_says_what_becomes_of_bound_tokens(policy: Policy, judg
     assert {name: value for name, value in document.items() if name.startswith("dpop")} == says
 
 
+@pytest.mark.parametrize(
+    ("policy", "judged", "says"),
+    [("required", False, None), ("off", True, None), ("allowed", True, True), ("required", True, True)],
+)
+async def test_a_document_says_whether_tokens_are_bound_to_certificates(
+    policy: Policy, judged: bool, says: bool | None
+) -> None:
+    layer = Metadata((replace(MCP, certificates=policy),), (ISSUER,), certificates=judged)
+    document = (await fetched(f"{WELL_KNOWN}/mcp", layer)).json()
+    assert document.get("tls_client_certificate_bound_access_tokens") is says
+
+
 async def test_the_url_without_a_path_has_the_first_resource() -> None:
     assert (await fetched(WELL_KNOWN)).json() == DOCUMENT
 
