@@ -188,7 +188,8 @@ def test_origins_are_compared_exactly(target: Target, space: Space) -> None:
     def judge(origin: str) -> None:
         _judge_neighbour(target, endpoint, endpoint.request.with_headers(("Origin", origin)), f"Origin: {origin}")
 
-    space.search(judge, foreign_origins(target.origin), classics=origin_classics(target.origin))
+    classics = origin_classics(target.origin)
+    space.search(judge, foreign_origins(target.origin), classics=classics, max_examples=10)
     for pair in ((target.origin, FOREIGN), (FOREIGN, target.origin)):
         request = endpoint.request.adding(*(("Origin", origin) for origin in pair))
         _judge_neighbour(target, endpoint, request, f"Origin: {pair[0]} and Origin: {pair[1]}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
+from dataclasses import dataclass, replace
+from urllib.parse import unquote_plus, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -14,7 +14,9 @@ from starlette.responses import RedirectResponse, Response
 from tests.support.model_server import pages
 from tests.support.model_server.clients import Client, Clients
 from tests.support.model_server.deployment import BASE_SCOPE, MCP_PATH, SCOPES, USERS, Deployment
+from tests.support.model_server.dressing import dressed
 from tests.support.model_server.grants import Grant, Grants
+from tests.support.model_server.redirect_uris import LOOPBACK, owned
 from tests.support.model_server.strict import Ambiguous, unique_form
 
 COOKIE = "model_browser"
@@ -23,9 +25,16 @@ _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _ALPHABET = re.compile(r"[A-Za-z0-9._~-]+")
 
 
+NOBODY = Client("", None, "", ())
+KNOWN = frozenset(
+    {"response_type", "client_id", "redirect_uri", "state", "scope", "resource", "code_challenge", "prompt"}
+    | {"code_challenge_method", "request", "request_uri", "response_mode", "dpop_jkt"}
+)
+
+
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """A request whose client and redirect URI are known to be right."""
+    """A request whose client and redirect URI are known to be right. `error` is what the client is told in the end."""
 
     client: Client
     redirect_uri: str
@@ -34,6 +43,8 @@ class AuthorizationRequest:
     resource: str = ""
     challenge: str = ""
     method: str = ""
+    error: str = ""
+    implicit: bool = False
 
 
 @dataclass
@@ -61,11 +72,12 @@ class AuthorizationEndpoint:
         self._grants = grants
         self._transactions: dict[str, tuple[str, AuthorizationRequest]] = {}
         self._browsers: dict[str, Browser] = {}
+        self._approved: set[tuple[str, str]] = set()
         self.has = deployment.has
 
     async def authorize(self, request: Request) -> Response:
         """Check the request, then ask who is there."""
-        response = await self._authorize(request)
+        response = dressed(await self._authorize(request), self.has)
         if self.has("authorize_allows_cors"):
             response.headers["Access-Control-Allow-Origin"] = "*"
         return response
@@ -74,9 +86,12 @@ class AuthorizationEndpoint:
         if request.method != "GET":
             return pages.problem("Only GET is served here.", 405)
         try:
-            parameters = unique_form(request.scope["query_string"].decode("latin-1"))
+            parameters = self._parameters(request)
         except Ambiguous:
             return await self._repeated(request)
+        if self.has("errors_redirected_first") and parameters.get("response_type") != "code":
+            anywhere = AuthorizationRequest(NOBODY, parameters.get("redirect_uri", ""), parameters.get("state"))
+            return self._redirect(anywhere, error="unsupported_response_type")
         asked = await self._identify(
             parameters.get("client_id", ""), parameters.get("redirect_uri"), parameters.get("state")
         )
@@ -85,8 +100,16 @@ class AuthorizationEndpoint:
         try:
             asked = self._validated(asked, parameters)
         except RequestError as error:
-            return self._redirect(asked, error=error.code)
+            asked = replace(asked, error=error.code)
+            if parameters.get("prompt") == "none":
+                return self._redirect(asked, error="login_required")
         return self._ask(request, asked)
+
+    def _parameters(self, request: Request) -> dict[str, str]:
+        """Raises: Ambiguous, when one is repeated."""
+        if self.has("repeats_at_authorize"):
+            return dict(request.query_params)
+        return unique_form(request.scope["query_string"].decode("latin-1"))
 
     async def _repeated(self, request: Request) -> Response:
         query = request.query_params
@@ -98,33 +121,54 @@ class AuthorizationEndpoint:
         if isinstance(asked, Response):
             return asked
         repeated_resource = len(query.getlist("resource")) > 1
-        return self._redirect(asked, error="invalid_target" if repeated_resource else "invalid_request")
+        asked = replace(asked, error="invalid_target" if repeated_resource else "invalid_request")
+        return self._ask(request, asked)
 
     async def _identify(
         self, client_id: str, redirect_uri: str | None, state: str | None
     ) -> AuthorizationRequest | Response:
         client = await self._clients.find(client_id)
         if client is None:
+            if self.has("unknown_client_redirected") and redirect_uri:
+                return self._redirect(AuthorizationRequest(NOBODY, redirect_uri, state), error="unauthorized_client")
             return pages.problem("The client is not known.")
-        if redirect_uri is None or not client.owns(redirect_uri):
+        if redirect_uri is None and self.has("missing_redirect_guessed"):
+            redirect_uri = client.redirect_uris[0]
+        if redirect_uri is None or not owned(redirect_uri, client.redirect_uris, self.has):
             return pages.problem("The redirect URI is not registered for this client.")
         return AuthorizationRequest(client, redirect_uri, state)
 
     def _validated(self, asked: AuthorizationRequest, parameters: dict[str, str]) -> AuthorizationRequest:
         if parameters.get("request") or parameters.get("request_uri"):
             raise RequestError("request_not_supported")
-        if not parameters.get("response_type"):
-            raise RequestError("invalid_request")
-        if parameters["response_type"] != "code":
-            raise RequestError("unsupported_response_type")
+        self._check_response_type(parameters.get("response_type", ""))
         if parameters.get("prompt") == "none":
             raise RequestError("login_required")
+        if self.has("unknown_parameters_refused") and not parameters.keys() <= KNOWN:
+            raise RequestError("invalid_request")
+        if self.has("empty_scope_refused") and parameters.get("scope") == "":
+            raise RequestError("invalid_scope")
         challenge, method = self._challenge(asked.client, parameters)
         scope = " ".join(parameters.get("scope", BASE_SCOPE).split()) or BASE_SCOPE
         if not set(scope.split()) <= set(SCOPES):
             raise RequestError("invalid_scope")
         resource = self._resource(parameters.get("resource"))
-        return AuthorizationRequest(asked.client, asked.redirect_uri, asked.state, scope, resource, challenge, method)
+        implicit = self.has("implicit_grant") and parameters["response_type"] == "token"
+        return replace(asked, scope=scope, resource=resource, challenge=challenge, method=method, implicit=implicit)
+
+    def _check_response_type(self, text: str) -> None:
+        has = self.has
+        if has("response_type_ignored") or (has("implicit_grant") and text == "token"):
+            return
+        if (has("response_type_has_code") and "code" in text.split()) or (
+            has("response_type_any_case") and text.lower() == "code"
+        ):
+            return
+        if not text:
+            raise RequestError("invalid_request")
+        if text != "code":
+            odd = has("response_type_refused_oddly")
+            raise RequestError("server_error" if odd else "unsupported_response_type")
 
     def _challenge(self, client: Client, parameters: dict[str, str]) -> tuple[str, str]:
         has, challenge = self.has, parameters.get("code_challenge")
@@ -162,6 +206,9 @@ class AuthorizationEndpoint:
         raise RequestError("invalid_target")
 
     def _ask(self, request: Request, asked: AuthorizationRequest) -> Response:
+        """Ask who is there, before anything is told to the client (OAuth 2.1 §7.12.2)."""
+        if asked.error and self.has("errors_before_login"):
+            return self._redirect(asked, error=asked.error)
         cookie, browser = self._browser(request)
         while len(self._transactions) >= TRANSACTIONS:
             del self._transactions[next(iter(self._transactions))]
@@ -182,6 +229,10 @@ class AuthorizationEndpoint:
         self, cookie: str, browser: Browser, transaction: str, asked: AuthorizationRequest, wrong: bool = False
     ) -> Response:
         prefix, response = self._deployment.prefix, None
+        if browser.user and asked.error:
+            return self._redirect(asked, error=asked.error)
+        if browser.user and (browser.user, asked.client.client_id) in self._approved:
+            return self._granted(browser.user, asked)
         if browser.user:
             response = pages.consent(
                 f"{prefix}/consent",
@@ -189,7 +240,7 @@ class AuthorizationEndpoint:
                 browser.csrf,
                 browser.user,
                 asked.client.name,
-                asked.redirect_uri,
+                self._shown(asked.redirect_uri),
                 asked.scope,
             )
         else:
@@ -197,8 +248,17 @@ class AuthorizationEndpoint:
         response.set_cookie(COOKIE, cookie, httponly=True, samesite="lax", path="/")
         return response
 
+    def _shown(self, redirect_uri: str) -> str:
+        """What the consent page makes the host it names of."""
+        local = (urlsplit(redirect_uri).hostname or "") in LOOPBACK
+        hidden = self.has("consent_hides_redirect") or (local and self.has("consent_hides_loopback"))
+        return "its own address" if hidden else redirect_uri
+
     async def login(self, request: Request) -> Response:
         """POST /login: name and password, then the consent page. The browser session gets a new id."""
+        return dressed(await self._login(request), self.has)
+
+    async def _login(self, request: Request) -> Response:
         form, cookie, asked = await self._submitted(request)
         if asked is None:
             return pages.problem("This form is not yours or no longer valid.", 403)
@@ -221,8 +281,16 @@ class AuthorizationEndpoint:
         del self._transactions[form["transaction"]]
         if form.get("decision") != "approve":
             return self._redirect(asked, error="access_denied")
-        grant = Grant(self._browsers[cookie].user, asked.client.client_id, asked.resource, asked.scope)
+        user = self._browsers[cookie].user
+        if self.has("consent_remembered"):
+            self._approved.add((user, asked.client.client_id))
+        return self._granted(user, asked)
+
+    def _granted(self, user: str, asked: AuthorizationRequest) -> Response:
+        grant = Grant(user, asked.client.client_id, asked.resource, asked.scope)
         code = self._grants.issue_code(grant, asked.redirect_uri, asked.challenge, asked.method)
+        if asked.implicit:
+            return self._redirect(asked, access_token=code, token_type="Bearer")
         if self.has("redirect_holds_the_challenge"):
             return self._redirect(asked, code=code, code_challenge=asked.challenge)
         return self._redirect(asked, code=code)
@@ -245,11 +313,21 @@ class AuthorizationEndpoint:
     def _redirect(self, asked: AuthorizationRequest, **parameters: str) -> Response:
         has = self.has
         withheld = has("iss_promised_but_not_sent") or ("error" in parameters and has("iss_missing_from_errors"))
-        if asked.state is not None:
-            parameters["state"] = asked.state
+        withheld = withheld or has("iss_neither_promised_nor_sent")
+        if asked.state is not None and not ("error" in parameters and has("state_missing_from_errors")):
+            parameters["state"] = self._returned(asked.state)
         if not withheld:
             parameters["iss"] = self._deployment.issuer
+        query = urlencode(parameters)
+        if has("state_twice") and "state" in parameters:
+            query += f"&{urlencode({'state': parameters['state']})}"
         separator = "&" if urlsplit(asked.redirect_uri).query else "?"
-        return RedirectResponse(
-            f"{asked.redirect_uri}{separator}{urlencode(parameters)}", 303, headers={**pages.HEADERS}
-        )
+        status = 307 if has("consent_redirects_307") else 308 if has("consent_redirects_308") else 303
+        return RedirectResponse(f"{asked.redirect_uri}{separator}{query}", status, headers={**pages.HEADERS})
+
+    def _returned(self, state: str) -> str:
+        if self.has("state_decoded_twice"):
+            return unquote_plus(state)
+        if self.has("state_trimmed"):
+            return state.strip()
+        return state[:128] if self.has("state_cut") else state

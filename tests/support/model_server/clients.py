@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import re
 import secrets
 from dataclasses import dataclass
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,14 +15,12 @@ from starlette.responses import JSONResponse, Response
 from tests.support.model_server.client_documents import Unusable, client_document
 from tests.support.model_server.deployment import Deployment
 from tests.support.model_server.keys import JSON
+from tests.support.model_server.redirect_uris import acceptable
 from tests.support.model_server.strict import strict_json
 
-LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 METHODS = ("none", "client_secret_basic")
 GRANTS = ("authorization_code", "refresh_token")
 CLIENTS = 5000
-_LOOPBACK_REDIRECT = re.compile(r"http://(127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?(/.*)?", re.DOTALL)
-_NATIVE_SCHEME = re.compile(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)+", re.IGNORECASE)
 
 
 class OAuthError(Exception):
@@ -51,10 +48,6 @@ class Client:
     name: str
     redirect_uris: tuple[str, ...]
 
-    def owns(self, redirect_uri: str) -> bool:
-        """Exact comparison, but for the port of a loopback address (RFC 8252 §7.3)."""
-        return any(redirect_uri == one or _same_but_port(redirect_uri, one) for one in self.redirect_uris)
-
 
 class Clients:
     """The registered clients of one deployment."""
@@ -72,7 +65,7 @@ class Clients:
         except Unusable:
             return None
         uris = document.get("redirect_uris")
-        if not isinstance(uris, list) or not uris or not all(acceptable_redirect(one) for one in uris):
+        if not isinstance(uris, list) or not uris or not acceptable(uris, self.has):
             return None
         return Client(client_id, None, str(document.get("client_name", client_id))[:80], tuple(uris))
 
@@ -91,7 +84,7 @@ class Clients:
 
     def _registered(self, metadata: JSON) -> Response:
         uris = metadata.get("redirect_uris")
-        if not isinstance(uris, list) or not uris or not all(acceptable_redirect(one) for one in uris):
+        if not isinstance(uris, list) or not uris or not acceptable(uris, self.has):
             raise OAuthError("invalid_redirect_uri", "every redirect URI must be https or go to this machine")
         method = metadata.get("token_endpoint_auth_method", "client_secret_basic")
         grants = metadata.get("grant_types", ["authorization_code"])
@@ -152,25 +145,3 @@ def _basic(header: str) -> tuple[str, str]:
         raise OAuthError("invalid_client", "client credentials are malformed", 401)
     client_id, _, secret = text.partition(":")
     return unquote_plus(client_id), unquote_plus(secret)
-
-
-def acceptable_redirect(uri: object) -> bool:
-    """Whether a redirect URI may be registered: https, loopback http, or a reverse-domain scheme; nothing tricky."""
-    if not isinstance(uri, str) or not uri.isascii() or not uri.isprintable() or set(uri) & set(' \\*"<>#'):
-        return False
-    try:
-        parts = urlsplit(uri)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    if "@" in parts.netloc:
-        return False
-    if parts.scheme == "https":
-        return bool(host)
-    return host in LOOPBACK if parts.scheme == "http" else bool(_NATIVE_SCHEME.fullmatch(parts.scheme))
-
-
-def _same_but_port(asked: str, registered: str) -> bool:
-    """Whether two loopback redirect URIs are one text once the port is cut out of both."""
-    ours, theirs = _LOOPBACK_REDIRECT.fullmatch(registered), _LOOPBACK_REDIRECT.fullmatch(asked)
-    return ours is not None and theirs is not None and ours.groups() == theirs.groups()

@@ -83,6 +83,7 @@ class ServerMetadata:
             ("asm_without_response_types", "response_types_supported"),
             ("asm_omits_grant_types", "grant_types_supported"),
             ("asm_omits_public_clients", "token_endpoint_auth_methods_supported"),
+            ("iss_neither_promised_nor_sent", "authorization_response_iss_parameter_supported"),
             ("iss_sent_but_not_promised", "authorization_response_iss_parameter_supported"),
             ("client_documents_unadvertised", "client_id_metadata_document_supported"),
             ("registration_unadvertised", "registration_endpoint"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from urllib.parse import parse_qsl
 
 import anyio
 from starlette.requests import Request
@@ -21,10 +22,14 @@ from tests.support.model_server.verification import Crashed
 FORM = "application/x-www-form-urlencoded"
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 RACE_SECONDS = 0.2
+KNOWN = frozenset(
+    {"grant_type", "code", "redirect_uri", "code_verifier", "client_id", "client_secret", "refresh_token", "scope"}
+    | {"resource"}
+)
 
 
-async def form_of(request: Request) -> dict[str, str]:
-    """The form of a POST, each parameter once.
+async def form_of(request: Request, *, last_wins: bool = False) -> dict[str, str]:
+    """The form of a POST, each parameter once; or the last of each.
 
     Raises:
         OAuthError: `invalid_request`.
@@ -34,7 +39,8 @@ async def form_of(request: Request) -> dict[str, str]:
     if request.scope["query_string"]:
         raise OAuthError("invalid_request", "parameters belong in the body")
     try:
-        return unique_form((await request.body()).decode("latin-1"))
+        text = (await request.body()).decode("latin-1")
+        return dict(parse_qsl(text, keep_blank_values=True)) if last_wins else unique_form(text)
     except Ambiguous:
         raise OAuthError("invalid_request", "a parameter is given twice") from None
 
@@ -51,7 +57,9 @@ class TokenEndpoint:
 
     async def serve(self, request: Request) -> Response:
         try:
-            form = await form_of(request)
+            form = await form_of(request, last_wins=self.has("repeats_at_token"))
+            if self.has("unknown_token_parameters_refused") and not form.keys() <= KNOWN:
+                raise OAuthError("invalid_request", "a parameter is not known")
             client = await self._client(request, form)
             match form.get("grant_type"):
                 case "authorization_code":

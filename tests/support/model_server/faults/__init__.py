@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tests.support.model_server.faults import audiences, authorization, metadata, origins, pkce, sessions, tokens
+from tests.support.model_server.faults import (
+    audiences,
+    authorization,
+    metadata,
+    origins,
+    pkce,
+    redirects,
+    sessions,
+    tokens,
+)
 from tests.support.model_server.faults.fault import Fault
 
 _ALL: tuple[Fault, ...] = (
     *metadata.FAULTS,
+    *redirects.FAULTS,
     *authorization.FAULTS,
     *audiences.FAULTS,
     *tokens.FAULTS,
