@@ -123,9 +123,13 @@ LISTS: Final[Mapping[str, Listed]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The policy of one resource, made for use."""
+    """The policy of one resource, made for use: what all requests need, what each does, and what implies what.
+
+    `parts` are the scopes that only some requests need.
+    """
 
     always: frozenset[str]
+    parts: frozenset[str]
     methods: Patterns
     tools: Patterns
     prompts: Patterns
@@ -137,13 +141,10 @@ class Rules:
         """All scopes that are spoken of."""
         return self.parts.union(self.always, self.hierarchy)
 
-    @property
-    def parts(self) -> frozenset[str]:
-        """The scopes that only some requests need."""
-        return self.methods.everything | self.tools.everything | self.prompts.everything | self.uris.everything
-
     def call(self, call: Call) -> frozenset[str]:
         """What a call needs: all of its messages, those without an id too."""
+        if not self.parts:
+            return self.always
         return self.always.union(*(self.message(one) for one in call.messages if one.method is not None))
 
     def message(self, message: RpcMessage) -> frozenset[str]:
@@ -220,8 +221,10 @@ def rules_of(resource: Resource) -> Rules:
             that nothing needs.
     """
     policy = resource.policy
+    kinds = (policy.methods, policy.tools, policy.prompts, policy.uris)
     rules = Rules(
         always=resource.scopes,
+        parts=NONE.union(*(needed for patterns in kinds for needed in patterns.values())),
         methods=Patterns.of("methods", policy.methods),
         tools=Patterns.of("tools", policy.tools),
         prompts=Patterns.of("prompts", policy.prompts),
