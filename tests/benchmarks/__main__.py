@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import affinity, in_process, many, proofs, round_trips, whole_server, workers
+from tests.benchmarks import affinity, in_process, many, proofs, round_trips, tokens, whole_server, workers
 from tests.benchmarks.in_process import Row
 
 
@@ -16,6 +16,7 @@ async def measure() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         return [
             *await in_process.measure(Path(folder) / "audit.jsonl"),
+            *await tokens.measure(),
             *await proofs.measure(),
             *await round_trips.measure(Path(folder)),
             *await whole_server.measure(Path(folder)),

@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.benchmarks.peers import Exchange, Keys, bare, guarded, headers, sdk_auth
+from tests.benchmarks.peers import Exchange, Keys, bare, fastmcp_verifier, guarded, headers, sdk_auth
 from tests.benchmarks.timing import microseconds
 
 CALLS = 1_000
@@ -48,6 +48,7 @@ async def measure(audit: Path) -> list[Row]:
             "guard": Exchange(behind_guard, headers(AUTHORITY, token), 200),
             "sdk": Exchange(sdk_auth(bare, URL, keys), headers(AUTHORITY, token), 200),
             "no token": Exchange(behind_guard, headers(AUTHORITY, None), 401),
+            "fastmcp": Exchange(sdk_auth(bare, URL, keys, fastmcp_verifier(keys, URL)), headers(AUTHORITY, token), 200),
             "bad signature": Exchange(behind_guard, headers(AUTHORITY, forged[0]), 401),
             "sdk bad signature": Exchange(sdk_auth(bare, URL, keys), headers(AUTHORITY, forged[0]), 401),
             "raw verify": raw_verify,
@@ -56,10 +57,13 @@ async def measure(audit: Path) -> list[Row]:
     )
     await behind_guard.close()
     added, sdk_added = costs["guard"] - costs["bare"], costs["sdk"] - costs["bare"]
+    fastmcp_added = costs["fastmcp"] - costs["bare"]
     return [
         Row("B1 stack over the bare app, token warm", added, "µs", 8.0),
         Row("B1 the SDK's own auth with PyJWT over the bare app", sdk_added, "µs", float("inf")),
+        Row("B1 FastMCP's auth with its JWTVerifier over the bare app", fastmcp_added, "µs", float("inf")),
         Row("B1 stack / SDK auth with PyJWT", added / sdk_added, "×", 0.08),
+        Row("B1 stack / FastMCP's auth", added / fastmcp_added, "×", float("inf")),
         Row("B8 refusal without a token", costs["no token"], "µs", 30.0),
         Row("B8 refusal of a bad signature / raw verify", costs["bad signature"] / costs["raw verify"], "×", 1.5),
         Row("B8 the SDK's refusal of a bad signature", costs["sdk bad signature"], "µs", float("inf")),

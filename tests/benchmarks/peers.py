@@ -10,9 +10,11 @@ from typing import Any
 import jwt
 import valkey.asyncio
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fastmcp.server.auth.providers.jwt import JWTVerifier
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
-from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.provider import AccessToken, TokenVerifier
 from pydantic import AnyHttpUrl
 from starlette.middleware.authentication import AuthenticationMiddleware
 
@@ -106,10 +108,19 @@ class PyJwtVerifier:
         )
 
 
-def sdk_auth(app: ASGIApp, url: str, keys: Keys) -> ASGIApp:
-    """`app` behind the three middlewares that the SDK puts in front of a protected server."""
+def fastmcp_verifier(keys: Keys, audience: str) -> JWTVerifier:
+    """FastMCP's verifier, with the key at hand."""
+    public = keys.private.public_key()
+    written = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return JWTVerifier(public_key=written, issuer=ISSUER, audience=audience, algorithm="ES256")
+
+
+def sdk_auth(app: ASGIApp, url: str, keys: Keys, verifier: TokenVerifier | None = None) -> ASGIApp:
+    """`app` behind the three middlewares that the SDK puts in front of a protected server, FastMCP's included."""
     required = RequireAuthMiddleware(app, ["mcp:tools"], AnyHttpUrl(f"{url}/metadata"))
-    backend = BearerAuthBackend(PyJwtVerifier(keys, url), resource_server_url=AnyHttpUrl(url))
+    # What FastMCP's verifier answers names no resource; its own servers ask for none.
+    resource = AnyHttpUrl(url) if verifier is None else None
+    backend = BearerAuthBackend(verifier or PyJwtVerifier(keys, url), resource_server_url=resource)
     protected: Any = AuthenticationMiddleware(AuthContextMiddleware(required), backend=backend)
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,9 @@
 """One server under load: `python -m tests.benchmarks.server KIND AUDIT [STORE]`.
 
 KIND is `bare`, `guard` or `sdk`: a server on the real SDK, alone or behind one of the two; `collected` is the bare one
-without `gc.freeze`. `echo`, `echo-guard` and `echo-trips` are the app that only says OK: alone, behind the guard on the
-Valkey at STORE, and after three questions to it.
+without `gc.freeze`. `fastmcp`, `fastmcp-guard` and `fastmcp-auth` are one on FastMCP: alone, behind the guard, and with
+FastMCP's own authentication. `echo`, `echo-guard` and `echo-trips` are the app that only says OK: alone, behind the
+guard on the Valkey at STORE, and after three questions to it.
 """
 
 import gc
@@ -13,12 +14,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
+from fastmcp import FastMCP
+from fastmcp.server.auth import AuthProvider, RemoteAuthProvider
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
 
 from mcp_guard.asgi import ASGIApp
 from mcp_guard.stores.valkey import ValkeyStore
-from tests.benchmarks.peers import Keys, after_three_trips, bare, guarded, sdk_auth
+from tests.benchmarks.peers import ISSUER, Keys, after_three_trips, bare, fastmcp_verifier, guarded, sdk_auth
 
 PATIENT = timedelta(seconds=5)
 
@@ -36,12 +40,31 @@ def real() -> ASGIApp:
     return mcp.streamable_http_app(json_response=True, transport_security=unchecked)
 
 
+def on_fastmcp(auth: AuthProvider | None = None) -> ASGIApp:
+    """The same on FastMCP."""
+    mcp = FastMCP("bench", auth=auth)
+
+    @mcp.tool
+    def add(a: int, b: int) -> int:
+        """Add two integers."""
+        return a + b
+
+    app: ASGIApp = mcp.http_app(json_response=True)
+    return app
+
+
 def application(kind: str, url: str, keys: Keys, audit: Path, store: str) -> ASGIApp:
     """What is served."""
     if kind == "guard":
         return guarded(real(), url, keys, audit)
     if kind == "sdk":
         return sdk_auth(real(), url, keys)
+    if kind == "fastmcp":
+        return on_fastmcp()
+    if kind == "fastmcp-guard":
+        return guarded(on_fastmcp(), url, keys, audit)
+    if kind == "fastmcp-auth":
+        return on_fastmcp(RemoteAuthProvider(fastmcp_verifier(keys, url), [AnyHttpUrl(ISSUER)], url))
     if kind == "echo":
         return bare
     if kind == "echo-guard":

@@ -1,4 +1,4 @@
-"""B4: a real SDK server on uvicorn, unguarded, behind the guard, and behind the SDK's own authentication.
+"""B4: real servers on uvicorn, of the SDK and of FastMCP: unguarded, behind the guard, with their own authentication.
 
 Each server is a process of its own; the load is this process's: a few keep-alive connections, one request in flight on
 each. The servers are loaded in turn, in short slices, so that drift of the machine falls on all alike.
@@ -33,6 +33,7 @@ class Slice(NamedTuple):
 async def measure(folder: Path) -> list[Row]:
     """Measure B4; `folder` takes the audit file."""
     slices = await in_turn(("bare", "guard", "sdk", "collected"), folder)
+    slices |= await in_turn(("fastmcp", "fastmcp-guard", "fastmcp-auth"), folder)
     rates = {kind: [one.rate for one in of_kind] for kind, of_kind in slices.items()}
     median = {kind: statistics.median(values) for kind, values in rates.items()}
 
@@ -46,6 +47,9 @@ async def measure(folder: Path) -> list[Row]:
         Row("B4 the same behind the SDK's own auth", median["sdk"], "req/s", unbounded, at_least=True),
         Row("B4 guard / unguarded", against("guard", "bare"), "×", 0.94, at_least=True),
         Row("B4 SDK auth / unguarded", against("sdk", "bare"), "×", unbounded, at_least=True),
+        Row("B4 FastMCP tools/call on uvicorn, unguarded", median["fastmcp"], "req/s", unbounded, at_least=True),
+        Row("B4 FastMCP, guard / unguarded", against("fastmcp-guard", "fastmcp"), "×", 0.94, at_least=True),
+        Row("B4 FastMCP, its own auth / unguarded", against("fastmcp-auth", "fastmcp"), "×", unbounded, at_least=True),
         Row("B4 unguarded with gc.freeze / without", against("bare", "collected"), "×", unbounded, at_least=True),
     ]
 
