@@ -16,13 +16,21 @@ from mcp_guard.profiles import Proofs, standard
 from mcp_guard.stack import guard
 from mcp_guard.stores.memory import MemoryStore
 from mcp_guard.tokens import TrustedIssuer
-from tests.end_to_end.third_party import REDIRECT, SCOPE, UNLIMITED, Program, issuer, let_the_second_end, program
+from tests.end_to_end.third_party import (
+    PASSWORD,
+    REDIRECT,
+    SCOPE,
+    UNLIMITED,
+    USER,
+    authorized,
+    issuer,
+    let_the_second_end,
+    program,
+)
 from tests.end_to_end.walker import walk
 from tests.support.serving import serving
 
 pytestmark = pytest.mark.clients
-
-USER, PASSWORD = "alice", "wonder-land-1"
 
 
 def at_their_issuer(issuer_url: str, origin: str) -> ASGIApp:
@@ -72,16 +80,6 @@ def at_either(whose: str) -> Iterator[str]:
             ours = until_closed.enter_context(serving(lambda origin: at_their_issuer(theirs.url, origin)))
         let_the_second_end()
         yield f"{ours.url}/mcp"
-
-
-@contextmanager
-def authorized(mcp: str) -> Iterator[Program]:
-    """A client that has a code."""
-    with program("client", {"mcp": mcp, "redirect_uri": REDIRECT}) as client:
-        started = client.answer()
-        assert started["bound"], "it registered for bound tokens alone"
-        client.tell(walk(started["authorize"], USER, PASSWORD))
-        yield client
 
 
 @pytest.mark.parametrize("whose", ["theirs", "ours"])

@@ -16,11 +16,13 @@ from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.profiles import Limits
 from mcp_guard.secret import mint_token
 from tests.end_to_end.headless import INSTALLED, NODE
+from tests.end_to_end.walker import walk
 
 PROGRAMS = Path(__file__).parent / "node"
 REDIRECT = "http://127.0.0.1:3999/callback"
 ANSWER_WITHIN_SECONDS = 60
 SCOPE = "mcp:tools"
+USER, PASSWORD = "alice", "wonder-land-1"
 
 _PLENTY = Limit(1_000_000, timedelta(minutes=1))
 UNLIMITED = Limits(address=_PLENTY, principal=_PLENTY, tool=_PLENTY)
@@ -99,6 +101,16 @@ def issuer(*, opaque: bool = False, nonces: bool = False) -> Iterator[Issuer]:
     settings = {"format": "opaque" if opaque else "jwt", "nonces": nonces, "secret": secret}
     with program("issuer", settings) as running:
         yield Issuer(running.answer()["issuer"], secret, running)
+
+
+@contextlib.contextmanager
+def authorized(mcp: str) -> Iterator[Program]:
+    """A client that has a code."""
+    with program("client", {"mcp": mcp, "redirect_uri": REDIRECT}) as client:
+        started = client.answer()
+        assert started["bound"], "it registered for bound tokens alone"
+        client.tell(walk(started["authorize"], USER, PASSWORD))
+        yield client
 
 
 def let_the_second_end() -> None:

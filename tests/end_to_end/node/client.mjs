@@ -151,7 +151,7 @@ const outcome = async (attempt) => {
 
 const granted = (answered) => {
   tokens = answered;
-  return { status: 200, token_type: tokens.token_type };
+  return { status: 200, token_type: tokens.token_type, opaque: !tokens.access_token.includes(".") };
 };
 
 const deeds = {
