@@ -16,6 +16,7 @@ from mcp_guard.facts import (
     FACTS_KEY,
     Call,
     ClientAddress,
+    Confirmation,
     MessageKind,
     Principal,
     RequestId,
@@ -98,23 +99,26 @@ def _read_headers(texts: list[str]) -> RawHeaders:
 
 
 def _write_principal(one: Principal) -> Plain:
-    return [*one.identity, sorted(one.scopes), one.expires_at, one.token_fingerprint, dict(one.claims)]
+    rest = [sorted(one.scopes), one.expires_at, one.token_fingerprint, dict(one.claims), list(one.confirmation)]
+    return [*one.identity, *rest]
 
 
 def _read_principal(issuer: str, subject: str, client: str, tenant: str | None, *rest: Any) -> Principal:
-    scopes, expires_at, fingerprint, claims = rest
-    return Principal(issuer, subject, client, tenant, frozenset(scopes), expires_at, fingerprint, claims)
+    scopes, expires_at, fingerprint, claims, bound = rest
+    confirmation = Confirmation(*bound)
+    return Principal(issuer, subject, client, tenant, frozenset(scopes), expires_at, fingerprint, claims, confirmation)
 
 
 def _write_resource(one: Resource) -> Plain:
     policy = {part: {key: sorted(scopes) for key, scopes in getattr(one.policy, part).items()} for part in POLICY_PARTS}
-    return [one.url, one.path, one.messages, sorted(one.aliases), sorted(one.scopes), policy, one.name]
+    rest = [sorted(one.aliases), sorted(one.scopes), policy, one.name, one.dpop, one.certificates]
+    return [one.url, one.path, one.messages, *rest]
 
 
 def _read_resource(url: str, path: str, messages: str | None, aliases: list[str], *rest: Any) -> Resource:
-    scopes, parts, name = rest
+    scopes, parts, *others = rest
     policy = {part: {key: frozenset(needed) for key, needed in parts[part].items()} for part in POLICY_PARTS}
-    return Resource(url, path, messages, frozenset(aliases), frozenset(scopes), ScopePolicy(**policy), name)
+    return Resource(url, path, messages, frozenset(aliases), frozenset(scopes), ScopePolicy(**policy), *others)
 
 
 def _write_call(one: Call) -> Plain:
