@@ -57,6 +57,7 @@ class Downstream:
             return
         self.calls += 1
         shown: dict[str, Any] = {"path": scope["path"], "headers": list(scope["headers"]), "body": b""}
+        shown["client"] = scope["client"][0]
         self.seen.append(shown)
 
         async def receive_and_keep() -> Message:
@@ -70,7 +71,10 @@ class Downstream:
 
 @dataclass
 class Deployment:
-    """What an attack is given: where to shoot, tokens of all kinds, and what came of it."""
+    """What an attack is given: where to shoot, tokens of all kinds, and what came of it.
+
+    `port` is that of `origin`, unless it stands behind a proxy. `searched` are the audit lines that hold no secret.
+    """
 
     origin: str
     downstream: Downstream
@@ -78,16 +82,18 @@ class Deployment:
     key: ec.EllipticCurvePrivateKey
     kid: str
     server: str = ""
+    port: int = 0
     secrets: set[str] = field(default_factory=set)
     until_closed: ExitStack = field(default_factory=ExitStack)
+    searched: int = 0
 
-    @property
-    def port(self) -> int:
-        return int(self.origin.rpartition(":")[2])
+    def __post_init__(self) -> None:
+        if not self.port:
+            self.port = int(self.origin.rpartition(":")[2])
 
     @property
     def host(self) -> bytes:
-        return self.origin.removeprefix("http://").encode()
+        return self.origin.partition("://")[2].encode()
 
     @property
     def mcp(self) -> str:
@@ -154,11 +160,13 @@ class Deployment:
         return Request(b"POST", target, fields, json.dumps(body).encode())
 
     def common(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The header fields every MCP request has."""
+        """The header fields every MCP request has, with what a proxy adds where there is one."""
+        said = ((b"X-Forwarded-Proto", b"https"),) if self.origin.startswith("https:") else ()
         return (
             (b"Host", self.host),
             (b"Content-Type", b"application/json"),
             (b"Accept", b"application/json, text/event-stream"),
+            *said,
         )
 
     def legacy(
@@ -213,6 +221,7 @@ class Capture(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.lines: list[str] = []
+        self.searched = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         if not record.name.startswith(("mcp.", "sse_starlette.", "httpx", "httpcore", "hpack")):
@@ -226,15 +235,18 @@ def deployed(
     limits: Limits = UNLIMITED,
     server: str = "",
     app: Callable[[], ASGIApp] = demo_server,
+    public: str = "",
     **uvicorn_settings: Any,
 ) -> Iterator[Deployment]:
     """A deployment that lives as long as the block, with its state in what `store` makes.
 
-    It is served by `server`, one of `SERVERS`; without one by uvicorn as it comes, with `uvicorn_settings`.
+    It is served by `server`, one of `SERVERS`; without one by uvicorn as it comes, with `uvicorn_settings`. With the
+    origin `public`, it stands behind proxies on this machine.
     """
     made: list[Deployment] = []
 
-    def build(origin: str) -> ASGIApp:
+    def build(url: str) -> ASGIApp:
+        origin, port = public or url, int(url.rpartition(":")[2])
         state, audit = store(), MemorySink()
         key = ec.generate_private_key(ec.SECP256R1())
         keys = SigningKeys([key])
@@ -259,8 +271,9 @@ def deployed(
             ring=KeyRing.generate(),
             audit=AuditLog(audit),
             limits=limits,
+            trusted_proxies=("127.0.0.1/32",) if public else (),
         )
-        made.append(Deployment(origin, downstream, audit, key, keys.ids[0], server, set(USERS.values())))
+        made.append(Deployment(origin, downstream, audit, key, keys.ids[0], server, port, set(USERS.values())))
         return guard(downstream, *layers)
 
     running = SERVERS[server](build) if server else serving(build, **uvicorn_settings)

@@ -93,7 +93,10 @@ def public_paths_that_lead_inside(live: Deployment) -> Iterator[Shot]:
 def methods_of_metadata(live: Deployment) -> Iterator[Shot]:
     for path in (RESOURCE, SERVER, b"/.well-known/oauth-protected-resource", b"/jwks"):
         for method in (b"POST", b"PUT", b"DELETE", b"PATCH", b"TRACE", b"get"):
-            yield Shot(f"{method!r} {path!r}", Request(method, path, ((b"Host", live.host),)), (400, 404, 405, 501))
+            request = Request(method, path, ((b"Host", live.host),))
+            # hypercorn has written methods in upper case before it asks anybody.
+            is_get = method == b"get" and live.server == "hypercorn"
+            yield Shot(f"{method!r} {path!r}", request, (200, 404) if is_get else (400, 404, 405, 501))
 
         def empty(seen: Observation) -> None:
             assert seen.body == b""

@@ -10,6 +10,7 @@ DOS = "tests/guard/attacks/test_dos.py"
 DPOP = "tests/guard/attacks/test_dpop.py"
 KEYSOURCES = "tests/guard/test_keysources.py"
 RATE = "tests/guard/attacks/test_rate.py"
+TLS = "tests/guard/attacks/test_tls_proxy.py"
 STREAMS = "tests/guard/layers/test_streams.py"
 
 FAULTS: Mapping[str, tuple[int, ...]] = {
@@ -62,12 +63,17 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     **{f"ses-{number}": ("tests/end_to_end/test_sealed_state.py", f"test_ses_{number}_") for number in (22, 23, 24)},
     "ses-25": ("tests/end_to_end/test_owned_handles.py", "test_ses_25_"),
     **{f"st-{number:02d}": (file, f"st_{number:02d}_") for file, numbers in FAULTS.items() for number in numbers},
+    **{f"tls-0{number}": (TLS, f"tls-0{number}") for number in (1, 2, 3, 4)},
+    "tls-06": ("tests/guard/layers/test_tls.py", "test_tls_06_"),
     "st-17": ("tests/guard/test_workers.py", "test_uvicorn_with_two_workers_on_memory_stops_and_says_why"),
     "ses-16": ("tests/guard/layers/test_session.py", "test_a_session_expires_when_it_is_not_used"),
 }
 
 PENDING: Mapping[str, str] = {
     "csrf-08": "there is no upstream identity provider in the first form, so there is no callback",
+    "tls-05": "nothing is ever redirected to https, so there is no Location",
+    "tls-07": "the versions and ciphers of TLS are those of the server below",
+    "tls-09": "certificates are read once; the server below is started anew for another",
     "jwt-25": "keys of other use or strength are refused by unit tests; the live issuer has one key",
 }
 
@@ -84,6 +90,7 @@ NUMBERS: Mapping[str, tuple[int, ...]] = {
     "res": (1, 2, 3, 4, 5, 6, 8, 11, 12),
     "ses": (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28),
     "st": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18),
+    "tls": (1, 2, 3, 4, 5, 6, 7, 9),
     "wire": (1, 2, 3, 5, 6, 9, 10),
 }
 

@@ -14,7 +14,7 @@ from tests.guard.attacks.oracle import judge
 from tests.guard.attacks.state import KINDS
 from tests.guard.servers import SERVERS
 
-OF_THE_SERVER = ("http-", "jwt-", "res-", "tls-", "wire-", "ws-")
+OF_THE_SERVER = ("dpop-", "http-", "jwt-", "res-", "tls-", "wire-", "ws-")
 """Areas whose requests servers read differently."""
 
 PLACES = [(server, store) for server in SERVERS for store in KINDS]
