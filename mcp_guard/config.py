@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mcp_guard.facts import Policy
@@ -39,9 +38,9 @@ def _paired(value: object) -> object:
     for entry in (part.strip() for part in value.split(",") if part.strip()):
         name, _, scopes = entry.rpartition("=")
         if not name.strip() or not scopes.strip():
-            raise PydanticCustomError("entry", "{entry} must be NAME=SCOPE or NAME=SCOPE SCOPE", {"entry": repr(entry)})
+            raise ValueError(f"{entry!r} must be NAME=SCOPE or NAME=SCOPE SCOPE")
         if name.strip() in pairs:
-            raise PydanticCustomError("entry", "{name} appears twice", {"name": repr(name.strip())})
+            raise ValueError(f"{name.strip()!r} appears twice")
         pairs[name.strip()] = frozenset(scopes.split())
     return tuple(pairs.items())
 
@@ -264,4 +263,5 @@ def _sentence(problem: object) -> str:
     name = f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}"
     if problem["type"] == "missing":
         return f"{name} is not set"
-    return f"{name}: {str(problem['msg'])[:1].lower()}{str(problem['msg'])[1:]}"
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{name}: {said[:1].lower()}{said[1:]}"
