@@ -112,15 +112,13 @@ def run_serve(options: argparse.Namespace) -> int:
     """Serve the named app behind the stack that the environment describes."""
     require("uvicorn", extra="demo")
     from mcp_guard.config import load
-    from mcp_guard.deployment import APP_VARIABLE, application
+    from mcp_guard.deployment import APP_VARIABLE, application, encryption_of
 
     os.environ[APP_VARIABLE] = options.app
     if options.workers is not None:
         os.environ["MCP_WORKERS"] = str(options.workers)
     settings = load()
-    tls: dict[str, Any] = {}
-    if settings.tls_cert is not None:
-        tls = {"ssl_certfile": str(settings.tls_cert), "ssl_keyfile": str(settings.tls_key)}
+    tls = {"encryption": encryption_of(settings)}
     app = application() if settings.workers == 1 else None
     listener = listen(settings.host, settings.port)
     print(f"Serving {settings.public_url} on {settings.host}:{listener.getsockname()[1]}", flush=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from mcp_guard.encryption import ClientAuth
 from mcp_guard.facts import Policy
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.keyring import KeyRing
@@ -149,6 +150,10 @@ class Settings(State):
     dpop: Policy = Field(
         "allowed", description="Whether tokens bound to a key (RFC 9449) are refused, welcome, or the only ones taken."
     )
+    websocket: Literal["off", "header", "hello"] = Field(
+        "off",
+        description="Whether WebSockets are opened: with a token in the handshake, or also with one in a first message.",
+    )
     dpop_nonce: bool = Field(False, description="Ask for a nonce of this server in each DPoP proof.")
     certificates: Policy = Field(
         "off",
@@ -188,6 +193,10 @@ class Settings(State):
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on.")
     tls_cert: Path | None = Field(None, description="A PEM file with the certificate chain, to serve https directly.")
     tls_key: Path | None = Field(None, description="The PEM file with the certificate's private key.")
+    tls_client_auth: ClientAuth = Field("none", description="Whether clients are asked for certificates of their own.")
+    tls_client_ca: Path | None = Field(
+        None, description="A PEM file with the authorities that certificates of clients are from."
+    )
 
     @property
     def session_terms(self) -> SessionTerms:
@@ -212,11 +221,7 @@ def load() -> Settings:
         ConfigurationError: naming every setting that is missing or malformed, and why.
     """
     settings = _read(Settings)
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise ConfigurationError("MCP_TLS_CERT and MCP_TLS_KEY must be set together")
-    for name, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
-        if path is not None and not path.is_file():
-            raise ConfigurationError(f"{PREFIX}{name.upper()}: there is no file {path}")
+    _check_tls(settings)
     is_shared = settings.session_store != "memory"
     if settings.workers > 1 and not is_shared and not settings.insecure_memory_store_per_worker:
         raise ConfigurationError(
@@ -226,6 +231,26 @@ def load() -> Settings:
     if settings.affinity is not None and not is_shared:
         raise ConfigurationError("MCP_AFFINITY needs a store that workers share: set MCP_SESSION_STORE")
     return settings
+
+
+def _check_tls(settings: Settings) -> None:
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise ConfigurationError("MCP_TLS_CERT and MCP_TLS_KEY must be set together")
+    if (settings.tls_client_ca is None) is not (settings.tls_client_auth == "none"):
+        raise ConfigurationError(
+            "MCP_TLS_CLIENT_CA and MCP_TLS_CLIENT_AUTH (optional or required) must be set together"
+        )
+    if settings.tls_client_ca is not None and settings.tls_cert is None:
+        raise ConfigurationError("MCP_TLS_CLIENT_CA: without MCP_TLS_CERT no client shows a certificate")
+    for name in ("tls_cert", "tls_key", "tls_client_ca"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            raise ConfigurationError(f"{PREFIX}{name.upper()}: there is no file {path}")
+    if settings.certificates != "off" and settings.tls_client_ca is None and not settings.proxy_client_cert:
+        raise ConfigurationError(
+            f"MCP_CERTIFICATES is {settings.certificates}, and nobody says which certificate a client has: "
+            "set MCP_TLS_CLIENT_AUTH, or MCP_PROXY_CLIENT_CERT behind a proxy"
+        )
 
 
 def load_state() -> State:

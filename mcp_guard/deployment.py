@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -13,15 +14,18 @@ from mcp_guard.auditlog import AuditLog, FileSink
 from mcp_guard.auditslots import SlotSink
 from mcp_guard.check import Layer
 from mcp_guard.config import PREFIX, Settings, load, naming
+from mcp_guard.encryption import Encryption
 from mcp_guard.facts import Resource, ScopePolicy
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.keysources import KeySource, RemoteKeys, StaticKeys
 from mcp_guard.layers.origin import Origin
 from mcp_guard.layers.proxy import Proxy
 from mcp_guard.layers.route import Route
+from mcp_guard.layers.websocket import WebSocket
 from mcp_guard.profiles import Handling, Limits, Proofs, common_origin, standard
 from mcp_guard.protocol.scope_policy import rules_of
 from mcp_guard.protocol.uris import PublicUrl
+from mcp_guard.sockets import SocketTerms
 from mcp_guard.stack import Guard, guard
 from mcp_guard.tokens import TrustedIssuer
 
@@ -70,6 +74,7 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
         sessions=settings.session_terms,
         handling=Handling(single_use=frozenset(settings.single_use_tools), hide=settings.hide_forbidden),
         proofs=Proofs(nonces=settings.dpop_nonce),
+        websocket=_sockets_of(settings, resources),
         trusted_proxies=settings.trusted_proxies,
         proxy_certificates=settings.proxy_client_cert,
         allowed_origins=settings.allowed_origins,
@@ -86,6 +91,20 @@ def application() -> Guard:
     if place is None:
         raise ConfigurationError(f"{APP_VARIABLE} is not set; it is set by mcp-guard serve")
     return guard(import_app(place), *from_settings(load()))
+
+
+def encryption_of(settings: Settings) -> Encryption | None:
+    """How the web server is to encrypt; None where it serves http.
+
+    Raises:
+        ConfigurationError: naming the file that does not work.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    with naming("MCP_TLS_…"):
+        made = Encryption(settings.tls_cert, settings.tls_key, settings.tls_client_ca, settings.tls_client_auth)
+        made.load()
+    return made
 
 
 def import_app(place: str) -> ASGIApp:
@@ -108,6 +127,15 @@ def import_app(place: str) -> ASGIApp:
         raise ConfigurationError(f"{place} is not an ASGI app: a {type(found).__name__} cannot be called")
     app: ASGIApp = found
     return app
+
+
+def _sockets_of(settings: Settings, resources: Sequence[Resource]) -> SocketTerms | None:
+    if settings.websocket == "off":
+        return None
+    terms = SocketTerms(hello=settings.websocket == "hello")
+    with naming("MCP_WEBSOCKET"):
+        WebSocket(tuple(resources), terms)
+    return terms
 
 
 def _route(name: str, settings: Settings) -> Route:

@@ -2,7 +2,8 @@
 
 Its own reading of forwarding fields is off, it names no version, it keeps no log of requests (URLs can hold secrets),
 and trailers stay trailers. It is given what it lacks: a bound on the time that the head of a request takes, an end for
-connections of clients that do not read, and a shutdown that the app hears of in time.
+connections of clients that do not read, a shutdown that the app hears of in time, certificates that are renewed while
+it serves, and the client's certificate in the scope (ASGI TLS extension).
 
 It has its process to itself. What is there when it has started stays, so Python's cycle collector is told to leave that
 alone (`gc.freeze`): requests then wait less for collections. Cycles among it that come apart later are never freed.
@@ -11,13 +12,15 @@ alone (`gc.freeze`): requests then wait less for collections. Cycles among it th
 import asyncio
 import gc
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from mcp_guard.asgi import ASGIApp
+from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
+from mcp_guard.encryption import Encryption, Handshakes
 
 GRACE_SECONDS = 7
 """How long calls in flight may take to end after an interrupt; open streams are ended at once."""
@@ -38,9 +41,13 @@ TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 """The option that says so; Python names it from 3.12 on."""
 
 
-def serve(app: ASGIApp, listener: socket.socket, **tls: Any) -> bool:
-    """Serve on `listener` until interrupted. Answers whether the app started."""
-    server = Server(configuration(app, **tls))
+def serve(app: ASGIApp, listener: socket.socket, **settings: Any) -> bool:
+    """Serve on `listener` until interrupted; `settings` are those of `configuration`. Answers whether the app started.
+
+    Raises:
+        ConfigurationError: the encryption cannot work.
+    """
+    server = Server(configuration(app, **settings))
     try:
         server.run(sockets=[listener])
     except SystemExit:
@@ -49,8 +56,12 @@ def serve(app: ASGIApp, listener: socket.socket, **tls: Any) -> bool:
     return server.started
 
 
-def configuration(app: ASGIApp | str, **settings: Any) -> uvicorn.Config:
-    """What `Server` is to be set up with for `app`; `settings` are further ones of uvicorn's."""
+def configuration(app: ASGIApp | str, *, encryption: Encryption | None = None, **settings: Any) -> uvicorn.Config:
+    """What `Server` is to be set up with for `app`; `settings` are further ones of uvicorn's.
+
+    Raises:
+        ConfigurationError: the encryption cannot work.
+    """
     fixed: dict[str, Any] = {
         "http": http_protocol(),
         "proxy_headers": False,
@@ -59,6 +70,7 @@ def configuration(app: ASGIApp | str, **settings: Any) -> uvicorn.Config:
         "log_level": "warning",
         "timeout_graceful_shutdown": GRACE_SECONDS,
         "lifespan": "on",
+        "ssl_context_factory": None if encryption is None else Handshakes(encryption),
     }
     return uvicorn.Config(app, **{**fixed, **settings})
 
@@ -73,11 +85,14 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, started_up: Callable[[], None] | None = None) -> None:
         super().__init__(config)
         self.started_up = started_up
+        self.renewing: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and self.started_up is not None:
             self.started_up()
+        if isinstance(self.config.ssl_context_factory, Handshakes):
+            self.renewing = asyncio.create_task(self.config.ssl_context_factory.follow())
         gc.collect()
         gc.freeze()
 
@@ -85,6 +100,8 @@ class Server(uvicorn.Server):
         drain = getattr(self.config.loaded_app, "drain", None)
         if drain is not None:
             drain()
+        if self.renewing is not None:
+            self.renewing.cancel()
         await super().shutdown(sockets)
 
 
@@ -107,6 +124,9 @@ class Bounded(_Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        encrypted = transport.get_extra_info("ssl_object")
+        if encrypted is not None:
+            self.app = telling(self.app, tls_extension(encrypted))
         # With TLS, a limit of 0 would count an empty buffer as full.
         transport.set_write_buffer_limits(high=1, low=0)
         connection = transport.get_extra_info("socket")
@@ -159,6 +179,23 @@ class Bounded(_Protocol):
         if self.stall_timer is not None:
             self.stall_timer.cancel()
             self.stall_timer = None
+
+
+def tls_extension(connection: ssl.SSLObject) -> dict[str, Any]:
+    """What the app is told of an encrypted connection (ASGI TLS extension); certificates that do not verify end it."""
+    der = connection.getpeercert(binary_form=True)
+    chain = () if der is None else (ssl.DER_cert_to_PEM_cert(der),)
+    return {"server_cert": None, "client_cert_chain": chain, "client_cert_name": None, "client_cert_error": None}
+
+
+def telling(app: Any, tls: dict[str, Any]) -> ASGIApp:
+    """`app`, told of the encrypted connection that its requests come by."""
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"] = {**scope.get("extensions", {}), "tls": tls}
+        await app(scope, receive, send)
+
+    return told
 
 
 def http_protocol() -> type[asyncio.Protocol]:
