@@ -188,13 +188,17 @@ class SenderCertificate:
     thumbprint: str | None
 
 
+VerifiedBy: TypeAlias = Literal["signature", "introspection", "fallback"]
+"""How a token was verified: by a key, by asking the issuer, or by a key because the issuer could not be asked."""
+
+
 @dataclass(frozen=True)
 class Principal:
     """Who is asking, from a verified token alone.
 
     Two requests are of the same principal when issuer, subject, client and tenant agree; the token string is not part
     of it, since it is refreshed. `expires_at` is in seconds since 1970 (RFC 7519 §2 NumericDate). `confirmation` is
-    what the token is bound to.
+    what the token is bound to, `verified_by` how it was verified.
     """
 
     issuer: str
@@ -206,6 +210,7 @@ class Principal:
     token_fingerprint: str
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     confirmation: Confirmation = UNBOUND
+    verified_by: VerifiedBy = field(default="signature", compare=False)
 
     @property
     def identity(self) -> tuple[str, str, str, str | None]:

@@ -26,5 +26,13 @@ class KeySourceUnavailable(Unavailable):
     """No usable keys of an issuer: it cannot be reached and nothing fresh enough is at hand."""
 
 
+class IntrospectionUnavailable(Unavailable):
+    """The issuer did not say whether a token is active. `is_outage`: it could not be reached, or is failing."""
+
+    def __init__(self, reason: str, *, is_outage: bool) -> None:
+        super().__init__(reason)
+        self.is_outage = is_outage
+
+
 class AuditUnavailable(Unavailable):
     """An audit record could not be written."""

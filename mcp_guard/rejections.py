@@ -124,6 +124,7 @@ TOKEN_CLAIMS = Kind(
     "token_claims", 401, "A claim of the token is missing or malformed", "RFC 9068 §2.2", "invalid_token"
 )
 TOKEN_BOUND = Kind(
+TOKEN_INACTIVE = Kind("token_inactive", 401, "The token is not active", "RFC 7662 §2.2", "invalid_token")
     "token_bound", 401, "The token is bound to a key and is no bearer token", "RFC 9449 §7.2", "invalid_token"
 )
 TOKEN_UNBOUND = Kind(

@@ -9,10 +9,10 @@ from math import inf
 from typing import Any, Final
 
 from mcp_guard.clock import Clock, SystemClock
+from mcp_guard.discovery import IssuerMetadata
 from mcp_guard.failures import ConfigurationError, KeySourceUnavailable
 from mcp_guard.keysources.base import Found, log_ignored
-from mcp_guard.outbound import FetchError, JsonClient, NotThere, check_url, within_deadline
-from mcp_guard.protocol.authorization_metadata import Issuer
+from mcp_guard.outbound import FetchError, JsonClient, check_url, within_deadline
 from mcp_guard.protocol.jwk import JwkError, KeySet, import_set
 
 logger = logging.getLogger("mcp_guard")
@@ -68,8 +68,8 @@ class RemoteKeys:
             ConfigurationError: a URL is not https (http is for loopback hosts).
         """
         self._issuer = issuer
-        self._given_url = None if jwks_url is None else check_url(jwks_url, "jwks_url")
-        self._metadata_urls = _metadata_urls(issuer) if jwks_url is None else ()
+        self._given_url = "" if jwks_url is None else check_url(jwks_url, "jwks_url")
+        self._metadata = IssuerMetadata(issuer, "jwks_url") if jwks_url is None else None
         self._clock = clock or SystemClock()
         freshness = freshness or Freshness()
         self._max_age = freshness.max_age.total_seconds()
@@ -181,34 +181,10 @@ class RemoteKeys:
 
     async def _download(self) -> Any:
         async with JsonClient(self._tls) as client:
-            return await client.get(self._given_url or await self._discover(client))
-
-    async def _discover(self, client: JsonClient) -> str:
-        for url in self._metadata_urls:
-            try:
-                metadata = await client.get(url)
-            except NotThere:
-                continue
-            if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer:
-                raise FetchError(f"{url} is the metadata of another issuer")
-            location = metadata.get("jwks_uri")
-            try:
-                return check_url(location if isinstance(location, str) else "", "jwks_uri")
-            except ConfigurationError as fault:
-                raise FetchError(f"{url}: {fault}") from None
-        raise FetchError(f"no metadata at {', '.join(self._metadata_urls)}")
+            if self._metadata is None:
+                return await client.get(self._given_url)
+            place = await self._metadata.endpoint("jwks_uri", client)
+            return await client.get(place.url, public=place.public)
 
     def _unavailable(self) -> KeySourceUnavailable:
         return KeySourceUnavailable(f"no keys of the issuer {self._issuer}: {self._problem or 'none fetched yet'}")
-
-
-def _metadata_urls(identifier: str) -> tuple[str, ...]:
-    """Where an issuer's metadata may be, in the order of MCP 2025-11-25 (Authorization Server Metadata Discovery)."""
-    try:
-        issuer = Issuer.parse(identifier)
-    except ConfigurationError as fault:
-        raise ConfigurationError(f"{fault}; or give its jwks_url") from None
-    origin, path = issuer.url.origin, issuer.path
-    name = "/.well-known/openid-configuration"
-    urls = (f"{origin}{issuer.well_known_path}", f"{origin}{name}{path}", f"{origin}{path}{name}")
-    return tuple(dict.fromkeys(urls))

@@ -131,14 +131,17 @@ def _who(request: RequestHead) -> str:
     """Who asked; or for whom an authorization server did something, in the members that a principal has."""
     event = request.get(Event)
     if event is not None:
-        fingerprint, session = event.token_fingerprint, None
+        fingerprint, verified, session = event.token_fingerprint, None, None
         someone = _person(event.issuer, event.subject, event.client_id, event.tenant)
     else:
         principal, session = request.get(Principal), request.get(SessionHandle)
         fingerprint = None if principal is None else principal.token_fingerprint
         someone = "null" if principal is None else _person(*principal.identity)
     handle = None if session is None else session.fingerprint
-    return f'"principal":{someone},"token":{spelled(fingerprint)},"session":{spelled(handle)}'
+    return (
+        f'"principal":{someone},"token":{spelled(fingerprint)},"verified":{spelled(verified)},'
+        f'"session":{spelled(handle)}'
+    )
 
 
 @lru_cache(1024)
@@ -153,6 +156,7 @@ def _what(request: RequestHead) -> str:
     """What was asked."""
     call, event = request.get(Call), request.get(Event)
     messages = () if call is None else call.messages[:MAX_NAMED_MESSAGES]
+        verified = None if principal is None else principal.verified_by
     methods = [spelled(message.method) for message in messages if message.method is not None]
     names = [spelled(message.name) for message in messages if message.name is not None]
     done = None if event is None else event.name

@@ -2,9 +2,9 @@
 
 Decides: whether the request carries exactly one access token, in its Authorization field, that an issuer signed for the
 resource the request is for. Refuses with the `credentials_…` and `token_…` rejections and `scheme_not_supported` (400
-and 401), each with a challenge, and with `unavailable` (503) when an issuer's keys cannot be had. Adds the principal
-and the resource. Does not: read a body, look up a revocation (`revocation`), judge scopes (`scopes`). Must stand after:
-metadata, whose documents need no token; before intake.
+and 401), each with a challenge, and with `unavailable` (503) when an issuer's keys or answer cannot be had. Adds the
+principal and the resource. Does not: read a body, look up a revocation (`revocation`), judge scopes (`scopes`). Must
+stand after: metadata, whose documents need no token; before intake.
 
 A token that is bound to a key or a certificate is let through only where a layer further in asks its sender for the
 proof: the stack is not built without it.
@@ -30,7 +30,7 @@ from mcp_guard.protocol.authorization_header import BEARER, DPOP, CredentialsErr
 from mcp_guard.protocol.jwt import AccessToken, Fault, TokenError
 from mcp_guard.rejections import Kind, Rejection
 from mcp_guard.secret import fingerprint
-from mcp_guard.tokens import Remembered, RememberedTokens, TrustedIssuer, Verification
+from mcp_guard.tokens import Remembered, RememberedTokens, TrustedIssuer, Verification, Verified
 
 CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
 AUTHORIZATION = frozenset({b"authorization"})
@@ -59,6 +59,7 @@ _TOKEN_KINDS: Mapping[Fault, Kind] = {
     Fault.CLAIMS: rejections.TOKEN_CLAIMS,
     Fault.BOUND: rejections.TOKEN_BOUND,
     Fault.UNBOUND: rejections.TOKEN_UNBOUND,
+    Fault.INACTIVE: rejections.TOKEN_INACTIVE,
 }
 
 
@@ -182,7 +183,7 @@ class Token(Check):
         return [kind for kind, on in ((SenderKey, self.dpop), (SenderCertificate, self.certificates)) if on]
 
     def managed(self) -> Sequence[Managed]:
-        return tuple(one.keys for one in self.issuers)
+        return tuple(source for one in self.issuers for source in one.sources)
 
     def forget(self) -> None:
         """Verify every token anew from now on. For an operator who withdraws a key at once."""
@@ -218,16 +219,18 @@ class Token(Check):
 
     async def _verify(self, scheme: str, token: bytes, key: bytes, guarded: Guarded) -> Admission:
         """Everything about credentials that are not remembered; `key` is what to remember them by."""
-        says, good_until, leeway = await self._verification.verify(token, guarded.audiences)
+        verified = await self._verification.verify(token, guarded.audiences)
+        says, good_until, leeway, _ = verified
         guarded.check_binding(says, scheme)
-        admission = self._admission(says, token, guarded.resource)
+        admission = self._admission(verified, token, guarded.resource)
         if self.cached_tokens:
             self._remembered.put(
                 key, Remembered(admission, says.not_before - leeway, says.expires_at + leeway, good_until)
             )
         return admission
 
-    def _admission(self, says: AccessToken, token: bytes, resource: Resource) -> Admission:
+    def _admission(self, verified: Verified, token: bytes, resource: Resource) -> Admission:
+        says = verified.token
         principal = Principal(
             issuer=says.issuer,
             subject=says.subject,
@@ -238,6 +241,7 @@ class Token(Check):
             token_fingerprint=fingerprint(token),
             claims=says.claims,
             confirmation=says.confirmation,
+            verified_by=verified.by,
         )
         jkt, x5t = says.confirmation
         key = NO_KEY if jkt is None else SenderKey(jkt, hashlib.sha256(token).digest())

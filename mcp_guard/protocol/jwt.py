@@ -47,6 +47,7 @@ class Fault(StrEnum):
     CLAIMS = "claims"
     BOUND = "bound"
     UNBOUND = "unbound"
+    INACTIVE = "inactive"
 
 
 class TokenError(ValueError):
@@ -63,7 +64,7 @@ class Rules:
     """What an issuer's tokens must be like.
 
     `accept_untyped` also accepts a token without `typ`, or whose `typ` is `JWT`. `tenant_claim` is the claim that
-    names the tenant; it is then required.
+    names the tenant; it is then required. `client_claim` names the client in place of `client_id` and `azp`.
     """
 
     issuer: str
@@ -71,6 +72,7 @@ class Rules:
     maximum_lifetime_seconds: float = 86_400.0
     accept_untyped: bool = False
     tenant_claim: str | None = None
+    client_claim: str | None = None
 
 
 class UnverifiedToken(NamedTuple):
@@ -143,9 +145,13 @@ def judge(token: UnverifiedToken, rules: Rules, audiences: Set[str], now: float)
     Raises:
         TokenError: naming the first claim that is not as it must be.
     """
-    claims = token.claims
     if token.issuer != rules.issuer:
         raise TokenError(Fault.ISSUER, "iss is not the issuer whose key signed the token")
+    return judge_claims(token.claims, rules, audiences, now)
+
+
+def judge_claims(claims: Mapping[str, Any], rules: Rules, audiences: Set[str], now: float) -> AccessToken:
+    """Judge what the issuer of `rules` says of a token, signed or asked for; all but `iss`. As `judge` otherwise."""
     _check_audience(claims.get("aud"), audiences)
     expires_at = _date(claims, "exp")
     issued_at = _date(claims, "iat")
@@ -160,7 +166,7 @@ def judge(token: UnverifiedToken, rules: Rules, audiences: Set[str], now: float)
     return AccessToken(
         issuer=rules.issuer,
         subject=_name(claims, "sub", MAX_SUBJECT_CHARACTERS),
-        client_id=_client_id(claims),
+        client_id=_client_id(claims, rules.client_claim),
         tenant=None if rules.tenant_claim is None else _name(claims, rules.tenant_claim, MAX_SUBJECT_CHARACTERS),
         scopes=_granted(claims),
         not_before=not_before,
@@ -241,8 +247,10 @@ def _name(claims: Mapping[str, Any], name: str, longest: int) -> str:
     return value
 
 
-def _client_id(claims: Mapping[str, Any]) -> str:
-    """`client_id` (RFC 9068 §2.2), or `azp`, in which OpenID providers name the client."""
+def _client_id(claims: Mapping[str, Any], claim: str | None) -> str:
+    """`claim`, or without one `client_id` (RFC 9068 §2.2), or `azp`, in which OpenID providers name the client."""
+    if claim is not None:
+        return _name(claims, claim, MAX_CLIENT_ID_CHARACTERS)
     if "client_id" not in claims:
         return _name(claims, "azp", MAX_CLIENT_ID_CHARACTERS)
     client_id = _name(claims, "client_id", MAX_CLIENT_ID_CHARACTERS)

@@ -48,6 +48,7 @@ async def test_a_record_says_who_asked_what_and_what_was_decided(app: CountingAp
         "client": "192.0.2.7",
         "principal": {"issuer": "https://issuer.example", "subject": "bob", "client": "client-1", "tenant": None},
         "token": "b" * 16,
+        "verified": "signature",
         "session": "5e55105e55105e55",
         "http_method": "POST",
         "path": "/mcp",
