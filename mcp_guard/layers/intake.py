@@ -29,6 +29,8 @@ from mcp_guard.protocol.strict_json import MAX_DEPTH_SETTING, JsonError, loads
 
 BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 LEGACY_FIELDS = frozenset({b"last-event-id", b"mcp-session-id"})
+MAX_DIGITS = 19
+"""Of a length; more is more than anybody can send."""
 NOTHING: frozenset[bytes] = frozenset()
 READ = LEGACY_FIELDS | {
     b"content-encoding",
@@ -78,11 +80,12 @@ class Intake(Check):
 
     async def _without_body(self, request: RequestHead, fields: dict[bytes, bytes]) -> Call:
         try:
-            await self._read(request, 0)
+            body = await self._read(request, 0)
         except BodyTooLarge:
             raise rejections.FRAMING_AMBIGUOUS.because(
                 f"{request.method} has a body (RFC 9110 §9.3.1)", closing(request)
             ) from None
+        check_whole(request, fields, body)
         return bodiless_call(mirrored(fields, b"mcp-protocol-version"), self.revisions)
 
     async def _with_body(self, request: RequestHead, fields: dict[bytes, bytes]) -> Call:
@@ -94,6 +97,7 @@ class Intake(Check):
             raise rejections.BODY_TOO_LARGE.because(
                 f"the body is larger than {self.max_body_bytes} bytes", closing(request)
             ) from None
+        check_whole(request, fields, body)
         try:
             value = loads(body, max_depth=self.max_depth)
         except JsonError as fault:
@@ -114,7 +118,7 @@ class Intake(Check):
             return
         if not announced.isdigit():
             raise rejections.FRAMING_AMBIGUOUS.because("Content-Length is not a plain number")
-        if len(announced) > 19 or int(announced) > self.max_body_bytes:
+        if len(announced) > MAX_DIGITS or int(announced) > self.max_body_bytes:
             raise BodyTooLarge
 
     async def _read(self, request: RequestHead, limit_bytes: int) -> bytes:
@@ -157,6 +161,21 @@ def check_media_type(fields: dict[bytes, bytes]) -> None:
     encoding = fields.get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
         raise rejections.ENCODING.because("the body is encoded", IDENTITY_ALONE)
+
+
+def check_whole(request: RequestHead, fields: dict[bytes, bytes], body: bytes) -> None:
+    """Refuse a body of another length than was announced (RFC 9112 §6.3, RFC 9113 §8.1.1), whatever the server lets by.
+
+    Raises:
+        Rejection: `framing_ambiguous`.
+    """
+    announced = fields.get(b"content-length")
+    if announced is not None and not is_length(announced, len(body)):
+        raise rejections.FRAMING_AMBIGUOUS.because("Content-Length is not the length of the body", closing(request))
+
+
+def is_length(announced: bytes, length: int) -> bool:
+    return announced.isdigit() and len(announced) <= MAX_DIGITS and int(announced) == length
 
 
 def closing(request: RequestHead) -> RawHeaders:

@@ -208,6 +208,20 @@ async def test_http_11_a_length_that_is_no_plain_number_is_refused(announced: by
     await refused("framing_ambiguous", 400, CALL, headers=[JSON, (b"content-length", announced)])
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+async def test_a_body_of_another_length_than_was_announced_is_refused(method: str) -> None:
+    """No server of ours hands on such a request; whoever reads the field afterwards would wait, or stop too early."""
+    body = CALL if method == "POST" else b""
+    for difference in (-1, 1, 5):
+        length = str(max(0, len(body) + difference)).encode()
+        if int(length) != len(body):
+            await refused("framing_ambiguous", 400, body, method=method, headers=[JSON, (b"content-length", length)])
+    for odd in (b"x", b"0" * 20):
+        await refused("framing_ambiguous", 400, b"", method="GET", headers=[(b"content-length", odd)])
+    app, _ = await sent(body, method=method, headers=[JSON, (b"content-length", str(len(body)).encode())])
+    assert app.bodies == [body]
+
+
 async def test_http_2_has_no_connection_field() -> None:
     _, outcome = await sent(b"x" * 10, layer=Intake(max_body_bytes=9), http_version="2")
     assert outcome.status == 413

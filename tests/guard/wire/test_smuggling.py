@@ -41,7 +41,7 @@ def converse(port: int, data: bytes) -> bytes:
     return said
 
 
-INNER = get(fields=b"X-Smuggled: 1\r\n")
+INNER = get(fields=b"Connection: close\r\n")
 
 
 def test_a_request_behind_one_of_two_lengths_is_not_executed(served: tuple[int, Views]) -> None:
