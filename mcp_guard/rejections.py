@@ -63,6 +63,7 @@ class Kind:
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
 HEADER_MISMATCH = -32020
 UNSUPPORTED_VERSION = -32022
 RATE_LIMITED = -32010
@@ -123,8 +124,8 @@ TOKEN_AUDIENCE = Kind("token_audience", 401, "The token is for another resource"
 TOKEN_CLAIMS = Kind(
     "token_claims", 401, "A claim of the token is missing or malformed", "RFC 9068 §2.2", "invalid_token"
 )
-TOKEN_BOUND = Kind(
 TOKEN_INACTIVE = Kind("token_inactive", 401, "The token is not active", "RFC 7662 §2.2", "invalid_token")
+TOKEN_BOUND = Kind(
     "token_bound", 401, "The token is bound to a key and is no bearer token", "RFC 9449 §7.2", "invalid_token"
 )
 TOKEN_UNBOUND = Kind(
