@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import pytest
 
 PREFIX = "--mcp-conformance"
-DEFAULT_MAX_REQUESTS = 1500
+DEFAULT_MAX_REQUESTS = 2500
 REMOTE_REQUESTS_PER_SECOND = 20.0
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 CONSENT = "I am authorized to test "

@@ -131,12 +131,19 @@ class AuthorizationEndpoint:
         if client is None:
             if self.has("unknown_client_redirected") and redirect_uri:
                 return self._redirect(AuthorizationRequest(NOBODY, redirect_uri, state), error="unauthorized_client")
-            return pages.problem("The client is not known.")
+            return pages.problem("The client is not known.", markup=self._told(client_id))
         if redirect_uri is None and self.has("missing_redirect_guessed"):
             redirect_uri = client.redirect_uris[0]
         if redirect_uri is None or not owned(redirect_uri, client.redirect_uris, self.has):
-            return pages.problem("The redirect URI is not registered for this client.")
+            markup = redirect_uri or "" if self.has("redirect_errors_unescaped") else ""
+            return pages.problem("The redirect URI is not registered for this client.", markup=markup)
         return AuthorizationRequest(client, redirect_uri, state)
+
+    def _told(self, client_id: str) -> str:
+        """What an error page says of a client that is not known, beyond that."""
+        if self.has("fetch_errors_told") and self._clients.silent:
+            return " Nobody answers there."
+        return client_id if self.has("errors_unescaped") else ""
 
     def _validated(self, asked: AuthorizationRequest, parameters: dict[str, str]) -> AuthorizationRequest:
         if parameters.get("request") or parameters.get("request_uri"):
@@ -242,6 +249,7 @@ class AuthorizationEndpoint:
                 asked.client.name,
                 self._shown(asked.redirect_uri),
                 asked.scope,
+                raw=self.has("client_names_unescaped"),
             )
         else:
             response = pages.login(f"{prefix}/login", transaction, browser.csrf, wrong)

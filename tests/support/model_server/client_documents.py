@@ -7,6 +7,7 @@ import ipaddress
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
@@ -23,7 +24,7 @@ class Unusable(ValueError):
     """The URL may not be fetched, or what is there describes no client."""
 
 
-async def client_document(client_id: str) -> JSON:
+async def client_document(client_id: str, has: Callable[[str], bool]) -> JSON:
     """The document behind a client id.
 
     It is fetched from a public address only, which is resolved once and then connected to; redirects are not followed.
@@ -31,10 +32,14 @@ async def client_document(client_id: str) -> JSON:
     Raises:
         Unusable: for any reason at all.
     """
-    parts = _checked(client_id)
+    if _excused(client_id, has):
+        return {"client_id": client_id, "client_name": "odd", "redirect_uris": ["https://client.example/callback"]}
+    parts = urlsplit(client_id) if client_id.startswith("http://") else _checked(client_id)
     try:
-        body = await anyio.to_thread.run_sync(_fetch, parts)
+        body = await anyio.to_thread.run_sync(_fetch, parts, has)
         document = strict_json(body)
+    except ConnectionRefusedError as error:
+        raise Unusable("nobody answers there") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise Unusable("the document cannot be read") from error
     if not isinstance(document, dict) or document.get("client_id") != client_id or document.keys() & SECRET_MEMBERS:
@@ -58,10 +63,34 @@ def _checked(client_id: str) -> SplitResult:
     return parts
 
 
-def _fetch(parts: SplitResult) -> bytes:
+def _excused(client_id: str, has: Callable[[str], bool]) -> bool:
+    """Whether a fault takes an odd id for one whose document is known."""
+    parts = urlsplit(client_id)
+    return (
+        (has("documents_without_path") and parts.scheme == "https" and parts.path == "")
+        or (has("documents_with_dots") and re.search(r"/\.{1,2}/", parts.path) is not None)
+        or (has("documents_with_fragments") and "#" in client_id)
+        or (has("documents_with_users") and "@" in parts.netloc)
+    )
+
+
+def _reachable(host: str, addresses: set[str], has: Callable[[str], bool]) -> bool:
+    """Whether all addresses are public, or a fault does not look."""
+    return (
+        all(ipaddress.ip_address(address).is_global for address in addresses)
+        or has("documents_from_anywhere")
+        or has("documents_over_http")
+        or has("fetch_errors_told")
+        or (has("documents_from_localhost") and host == "localhost")
+        or (has("documents_from_mapped_addresses") and host.startswith("::ffff:"))
+        or (has("documents_from_short_addresses") and host == "127.1")
+    )
+
+
+def _fetch(parts: SplitResult, has: Callable[[str], bool]) -> bytes:
     host, port = parts.hostname or "", parts.port or 443
-    addresses = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    if not all(ipaddress.ip_address(address).is_global for address in addresses):
+    addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    if not _reachable(host, addresses, has):
         raise Unusable("the host is not public")
     connection = http.client.HTTPSConnection(host, port, timeout=FETCH_SECONDS)
     plain = socket.create_connection((min(map(str, addresses)), port), FETCH_SECONDS)

@@ -23,9 +23,10 @@ def page(title: str, body: str, status: int = 200) -> HTMLResponse:
     return HTMLResponse(_PAGE.format(title=escape(title), body=body), status, headers=HEADERS)
 
 
-def problem(text: str, status: int = 400) -> HTMLResponse:
-    """A page for an error that must not be sent to a redirect URI."""
-    return page("The request cannot be served", f"<h1>The request cannot be served</h1><p>{escape(text)}</p>", status)
+def problem(text: str, status: int = 400, *, markup: str = "") -> HTMLResponse:
+    """A page for an error that must not be sent to a redirect URI. `markup` is shown as it is."""
+    body = f"<h1>The request cannot be served</h1><p>{escape(text)}{markup}</p>"
+    return page("The request cannot be served", body, status)
 
 
 def login(action: str, transaction: str, csrf: str, wrong: bool = False) -> HTMLResponse:
@@ -41,12 +42,13 @@ def login(action: str, transaction: str, csrf: str, wrong: bool = False) -> HTML
 
 
 def consent(
-    action: str, transaction: str, csrf: str, user: str, client: str, redirect: str, scope: str
+    action: str, transaction: str, csrf: str, user: str, client: str, redirect: str, scope: str, *, raw: bool = False
 ) -> HTMLResponse:
-    """The form that asks for approval, naming the client and where the answer goes."""
+    """The form that asks for approval, naming the client and where the answer goes. `raw` names it as markup."""
     host = urlsplit(redirect).netloc or redirect
+    named = client if raw else escape(client)
     body = (
-        f"<h1>Allow access?</h1><p>{escape(client)} (answers to {escape(host)}) asks to act for {escape(user)}: "
+        f"<h1>Allow access?</h1><p>{named} (answers to {escape(host)}) asks to act for {escape(user)}: "
         f'{escape(scope)}.</p><form method="post" action="{escape(action)}">{_hidden(transaction, csrf)}'
         '<button type="submit" name="decision" value="approve">Approve</button>'
         '<button type="submit" name="decision" value="deny">Deny</button></form>'

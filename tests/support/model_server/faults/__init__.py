@@ -11,6 +11,7 @@ from tests.support.model_server.faults import (
     origins,
     pkce,
     redirects,
+    registration,
     sessions,
     tokens,
 )
@@ -19,6 +20,7 @@ from tests.support.model_server.faults.fault import Fault
 _ALL: tuple[Fault, ...] = (
     *metadata.FAULTS,
     *redirects.FAULTS,
+    *registration.FAULTS,
     *authorization.FAULTS,
     *audiences.FAULTS,
     *tokens.FAULTS,

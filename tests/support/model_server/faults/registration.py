@@ -1,0 +1,48 @@
+"""Faults in dynamic registration, and in what is fetched of clients."""
+
+from __future__ import annotations
+
+from tests.support.model_server.faults.fault import Fault
+
+FAULTS = (
+    Fault("registration_is_200", "REG-001", "A registration is answered 200."),
+    Fault("registration_as_text", "REG-001", "A registration is answered as text/plain."),
+    Fault("registration_not_echoed", "REG-001", "The answer to a registration has the client id alone."),
+    Fault("registration_cacheable", "REG-001", "The answer to a registration may be cached."),
+    Fault("secret_expiry_untold", "REG-001", "A client secret is issued without client_secret_expires_at."),
+    Fault("redirects_optional", "REG-002", "A client without redirect_uris is registered."),
+    Fault("redirects_may_be_none", "REG-002", "A client with an empty list of redirect_uris is registered."),
+    Fault("bad_redirect_crashes", "REG-002", "A redirect URI that is not accepted is answered 500."),
+    Fault("bad_redirect_refused_oddly", "REG-002", "A redirect URI that is not accepted is answered 403."),
+    Fault("unknown_metadata_refused", "REG-003", "A registration with an unknown member is refused."),
+    Fault("odd_metadata_crashes", "REG-003", "A member of the wrong type is answered 500."),
+    Fault("odd_name_registered", "REG-003", "A client_name that is a list is registered."),
+    Fault("bad_json_crashes", "REG-003", "A registration that is not JSON is answered 500."),
+    Fault("registration_of_arrays_crashes", "REG-003", "A registration that is a JSON array is answered 500."),
+    Fault("keys_twice_registered", "REG-003", "A client with jwks and jwks_uri is registered."),
+    Fault("grants_may_disagree", "REG-003", "response_types that no grant type goes with are registered."),
+    Fault("client_secrets_chosen", "REG-004", "A client registers the secret it wants."),
+    Fault("client_ids_repeat", "REG-004", "The client id is made of the redirect URIs."),
+    Fault("client_ids_taken", "REG-004", "A client registers the id of another, which is a random one."),
+    Fault("statements_believed", "REG-004", "Claims of an unsigned software statement are registered."),
+    Fault("public_clients_get_secrets", "REG-005", "A client without authentication gets a secret."),
+    Fault("auth_method_replaced", "REG-005", "token_endpoint_auth_method none becomes client_secret_basic."),
+    Fault("native_clients_refused", "REG-006", "application_type native is refused."),
+    Fault("native_localhost_refused", "REG-006", "application_type native may not go with localhost."),
+    Fault("registrations_of_any_size", "REG-007", "A registration of any size is accepted."),
+    Fault("any_number_of_redirects", "REG-007", "Any number of redirect URIs is registered."),
+    Fault("client_names_unescaped", "REG-009", "The consent page shows client_name as markup."),
+    Fault("errors_unescaped", "REG-009", "The error page shows the client id as markup."),
+    Fault("redirect_errors_unescaped", "REG-009", "The error page shows the redirect URI as markup."),
+    Fault("client_ids_are_urls", "REG-010", "A generated client id is an https URL."),
+    Fault("documents_over_http", "REG-015", "A client id that is an http URL is fetched."),
+    Fault("documents_without_path", "REG-015", "A client id that is an https URL without a path is used."),
+    Fault("documents_with_dots", "REG-015", "A client id with dot segments is used."),
+    Fault("documents_with_fragments", "REG-015", "A client id with a fragment is used."),
+    Fault("documents_with_users", "REG-015", "A client id with user information is used."),
+    Fault("documents_from_anywhere", "REG-016", "A document is fetched from any address."),
+    Fault("documents_from_mapped_addresses", "REG-016", "A document is fetched from an IPv4 address written as IPv6."),
+    Fault("documents_from_localhost", "REG-016", "A document is fetched from localhost, and from no address of it."),
+    Fault("documents_from_short_addresses", "REG-016", "A document is fetched from 127.1, and not from 127.0.0.1."),
+    Fault("fetch_errors_told", "REG-016", "The error page says whether the document's host answered."),
+)
