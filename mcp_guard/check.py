@@ -8,10 +8,14 @@ carries out.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, ClassVar, TypeAlias
 
 from mcp_guard.asgi import ASGIApp
+from mcp_guard.conversation import answering
+from mcp_guard.facts import Principal
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
+from mcp_guard.handshake import Handshakes
 from mcp_guard.layer import Admission, Managed, RequestHead
 from mcp_guard.lifespan import Guard
 from mcp_guard.pipeline import Batch, Pipeline, Row
@@ -23,8 +27,8 @@ class Layer:
     """What all layers have in common: the facts they need and add, and `wrap`.
 
     `owes` are facts that have to be judged further in: a stack in which no later layer needs them is not built.
-    `judges_handshakes` says that the layer also sees WebSocket handshakes (which no stack lets through yet) and
-    requests that are refused because the stack cannot be started.
+    `judges_handshakes` says that the layer also sees WebSocket handshakes that are refused in any case, and requests
+    that are refused because the stack cannot be started.
     """
 
     needs: ClassVar[tuple[type[Any], ...]] = ()
@@ -107,6 +111,19 @@ class Junction(Check, ABC):
         """
 
 
+@dataclass(frozen=True)
+class Opening(Check, ABC):
+    """A check that lets WebSockets through to the app, which no stack without one does.
+
+    Both a handshake and each message on its socket then pass all layers of the stack, as the requests that they are
+    taken for (`mcp_guard.handshake`).
+    """
+
+    @abstractmethod
+    def handshakes(self, outer: Pipeline, inner: Pipeline) -> Handshakes:
+        """What opens sockets: `inner` are all layers of the stack, `outer` those in front of the principal."""
+
+
 AnyLayer: TypeAlias = Check | StatefulCheck
 
 
@@ -146,7 +163,13 @@ def guarded(layers: Sequence[Layer], app: ASGIApp) -> Guard:
     """
     check_debts(layers)
     managed = tuple({id(one): one for layer in layers for one in layer.managed()}.values())
-    return Guard(compile_layers(layers, app), app, managed)
+    opening = next((layer for layer in layers if isinstance(layer, Opening)), None)
+    if opening is None:
+        return Guard(compile_layers(layers, app), app, managed)
+    inward = answering(app)
+    outer = list(takewhile(lambda layer: Principal not in layer.adds, layers))
+    inner = compile_layers(layers, inward)
+    return Guard(inner, app, managed, opening.handshakes(compile_layers(outer, inward), inner))
 
 
 def check_debts(layers: Sequence[Layer]) -> None:

@@ -150,6 +150,10 @@ class Settings(State):
     dpop: Policy = Field(
         "allowed", description="Whether tokens bound to a key (RFC 9449) are refused, welcome, or the only ones taken."
     )
+    websocket: Literal["off", "header", "hello"] = Field(
+        "off",
+        description="Whether WebSockets are opened: with a token in the handshake, or in a first message too.",
+    )
     dpop_nonce: bool = Field(False, description="Ask for a nonce of this server in each DPoP proof.")
     certificates: Policy = Field(
         "off",

@@ -269,6 +269,20 @@ class Call(NamedTuple):
         return self.messages[0].id
 
 
+@dataclass(eq=False, slots=True)
+class Socket:
+    """The WebSocket that an exchange opens, or that its message came on. It can change: it learns how it was closed."""
+
+    code: int | None = None
+    reason: str | None = None
+    is_recorded: bool = False
+
+    def close(self, code: int, reason: str) -> None:
+        """Take note of how it was closed, once."""
+        if self.code is None:
+            self.code, self.reason = code, reason
+
+
 @dataclass(frozen=True, slots=True)
 class SessionHandle:
     """The session, stream or endpoint that the request claims, after it was found to be the principal's own.

@@ -11,6 +11,7 @@ import anyio
 
 from mcp_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 from mcp_guard.failures import ConfigurationError, Unavailable
+from mcp_guard.handshake import Handshakes
 from mcp_guard.layer import Draining, Inhabiting, Managed, Settling
 from mcp_guard.pipeline import Pipeline
 
@@ -24,6 +25,7 @@ class Guard:
     pipeline: Pipeline
     app: ASGIApp
     managed: tuple[Managed, ...]
+    sockets: Handshakes | None = None
     started: bool = field(default=False, init=False)
     draining: bool = field(default=False, init=False)
     running: list[Managed] = field(default_factory=list, init=False)
@@ -37,6 +39,9 @@ class Guard:
             await self.pipeline.refuse(Unavailable("the server is about to stop"), scope, receive, closing(scope, send))
             return
         if not self.started and not await self.started_late(scope, receive, send):
+            return
+        if scope["type"] == "websocket" and self.sockets is not None:
+            await self.sockets(scope, receive, send)
             return
         await self.pipeline(scope, receive, send)
 

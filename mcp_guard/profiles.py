@@ -55,10 +55,12 @@ from mcp_guard.layers.tasks import Tasks
 from mcp_guard.layers.tls import Tls
 from mcp_guard.layers.token import Token
 from mcp_guard.layers.visibility import Visibility
+from mcp_guard.layers.websocket import WebSocket
 from mcp_guard.layers.wire import Wire
 from mcp_guard.protocol.nonces import DEFAULT_LIFETIME, Nonces
 from mcp_guard.protocol.uris import PublicUrl
 from mcp_guard.sessions import SessionTerms
+from mcp_guard.sockets import SocketTerms
 from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
 from mcp_guard.tokens import TrustedIssuer
@@ -141,6 +143,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     sessions: SessionTerms = DEFAULT_SESSIONS,
     handling: Handling = DEFAULT_HANDLING,
     proofs: Proofs = DEFAULT_PROOFS,
+    websocket: SocketTerms | None = None,
     trusted_proxies: Sequence[str] = (),
     proxy_certificates: bool = False,
     allowed_origins: Sequence[str] = (),
@@ -154,7 +157,8 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
     the name by which a proxy pins sessions to this one. Tokens that are bound to a key are taken with the proofs that
     `proofs` asks for, unless the `dpop` of all resources is off; those that are bound to a client certificate where the
     `certificates` of a resource are not off. With `proxy_certificates` it is the trusted proxies that say whose
-    certificate they saw. Without an `audit` the records go to standard error.
+    certificate they saw. WebSockets are opened on the terms of `websocket`, none without it. Without an `audit` the
+    records go to standard error.
 
     Raises:
         ConfigurationError: a setting cannot work; the message names it.
@@ -180,6 +184,7 @@ def standard(  # noqa: PLR0913 - one keyword for each thing a deployment decides
         Token(described, trusted, clock=clock, dpop=by_key, certificates=by_certificate),
         *([Certificate(clock=clock)] if by_certificate else []),
         *([_dpop(proofs, keys, clock)] if by_key else []),
+        *([] if websocket is None else [WebSocket(described, websocket, clock)]),
         Concurrency(principal=limits.in_flight, total=limits.in_flight_in_all),
         Intake(),
         Scopes(),

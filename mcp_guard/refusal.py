@@ -38,8 +38,15 @@ def body_of(rejection: Rejection, call: Call | None) -> bytes:
     kind: Kind = rejection.kind
     if kind.code is None:
         return _json({"error": kind.error or kind.slug, "error_description": kind.description})
+    return jsonrpc_error(rejection, call)
+
+
+def jsonrpc_error(rejection: Rejection, call: Call | None) -> bytes:
+    """The refusal as a JSON-RPC error; of a kind without a code, as one of those of JSON-RPC 2.0 §5.1."""
+    kind = rejection.kind
+    code = kind.code or (rejections.INTERNAL_ERROR if kind.status >= 500 else rejections.INVALID_REQUEST)
     known = call.request_id if call is not None else rejection.request_id
-    error: dict[str, Any] = {"code": kind.code, "message": kind.description}
+    error: dict[str, Any] = {"code": code, "message": kind.description}
     if rejection.data is not None:
         error["data"] = dict(rejection.data)
     return _json({"jsonrpc": "2.0", "id": known, "error": error})

@@ -21,6 +21,7 @@ import uvicorn
 
 from mcp_guard.asgi import ASGIApp, Receive, Scope, Send
 from mcp_guard.encryption import Encryption, Handshakes
+from mcp_guard.sockets import SocketTerms
 
 GRACE_SECONDS = 7
 """How long calls in flight may take to end after an interrupt; open streams are ended at once."""
@@ -69,6 +70,7 @@ def configuration(app: ASGIApp | str, *, encryption: Encryption | None = None, *
         "access_log": False,
         "log_level": "warning",
         "timeout_graceful_shutdown": GRACE_SECONDS,
+        "ws_max_size": SocketTerms.max_message_bytes,
         "lifespan": "on",
         "ssl_context_factory": None if encryption is None else Handshakes(encryption),
     }

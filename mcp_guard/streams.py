@@ -42,6 +42,9 @@ LEASE: Final = timedelta(seconds=60)
 REVOCATIONS: Final = (PREFIX, GRANT_PREFIX)
 """What the keys of revocations begin with; others that are announced are of sessions."""
 
+SHUTTING_DOWN: Final = "the server shuts down"
+"""Why a stream ends for which nothing else speaks."""
+
 AT_ONCE: Final = 256
 """Streams that are looked at without letting others run, and the most that one batch asks the store about."""
 
@@ -113,7 +116,7 @@ class Keeper:
         stream = OpenStream(outgoing, principal, self.clock.monotonic() + left, session, place)
         self.streams.add(stream)
         if self.draining and place is not None:
-            outgoing.end("the server shuts down")
+            outgoing.end(SHUTTING_DOWN)
         return stream
 
     def ended(self, stream: OpenStream) -> None:
@@ -137,7 +140,7 @@ class Keeper:
         self.draining = True
         for stream in tuple(self.streams):
             if stream.place is not None:
-                stream.outgoing.end("the server shuts down")
+                stream.outgoing.end(SHUTTING_DOWN)
 
     async def look(self) -> None:
         """End what the clock alone decides on."""

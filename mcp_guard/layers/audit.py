@@ -4,7 +4,8 @@ Decides: whether the exchange can be recorded. Refuses with `unavailable` (503):
 written, the response does not go out. Does not: hold any credential; tokens and sessions appear as fingerprints, the
 query string not at all. Must stand outermost, so that every refusal passes it.
 
-The record is written when the response begins, before its first byte goes out; `duration_ms` is the time until then.
+The record is written when the response begins, before its first byte goes out; `duration_ms` is the time until then. A
+WebSocket has one when it is opened, one for each message, and one when it is closed, with the verdict `closed`.
 """
 
 import logging
@@ -18,13 +19,16 @@ from mcp_guard.asgi import RawHeaders
 from mcp_guard.auditlog import AuditLog, DescriptorSink, spelled
 from mcp_guard.check import Check
 from mcp_guard.clock import Clock, SystemClock
-from mcp_guard.facts import Call, ClientAddress, Event, Principal, RequestId, SessionHandle
+from mcp_guard.facts import Call, ClientAddress, Event, Principal, RequestId, SessionHandle, Socket
 from mcp_guard.failures import AuditUnavailable
 from mcp_guard.layer import Admission, Managed, RequestHead
 from mcp_guard.rejections import Rejection
 from mcp_guard.stores.base import Operation, Result
 
 logger = logging.getLogger("mcp_guard")
+
+SWITCHING = 101
+"""The status of a request that opens a WebSocket."""
 
 MAX_NAMED_MESSAGES = 50
 """Messages of a batch that are named in a record."""
@@ -63,11 +67,15 @@ class _Record:
     wants_body: bool = False
 
     def on_start(self, status: int, headers: RawHeaders) -> Sequence[Operation]:
+        request = self.request
         try:
             self.write(status)
         except AuditUnavailable as fault:
             logger.error("a response is withheld because it is missing from the audit: %s", fault.reason)
             raise
+        if status == SWITCHING:
+            # The end of a WebSocket has a record too.
+            self.request = request
         return ()
 
     def on_body(self, chunk: bytes) -> Sequence[Operation]:
@@ -85,7 +93,7 @@ class _Record:
 
     def write(self, status: int | None) -> None:
         request, self.request = self.request, None
-        if request is not None:
+        if request is not None and not _is_recorded(request):
             self.layer.log.write_members(self.members(request, status))
 
     def members(self, request: RequestHead, status: int | None) -> str:
@@ -94,6 +102,9 @@ class _Record:
         address, refusal = request.get(ClientAddress), request.get(Rejection)
         client = _peer(request) if address is None else address.text
         verdict, reason = _verdict(status, refusal)
+        socket = request.get(Socket)
+        if status is None and socket is not None and socket.code is not None:
+            verdict, status, reason, socket.is_recorded = "closed", socket.code, socket.reason, True
         duration_ms = round((clock.monotonic() - self.began) * 1000, 3)
         return (
             f'"time":"{_time(clock.wall())}","request_id":"{self.identifier.value}","client":{spelled(client)},'
@@ -120,6 +131,12 @@ def _verdict(status: int | None, refusal: Rejection | None) -> tuple[str, str | 
     if refusal is not None:
         return refusal.kind.slug, refusal.reason
     return ("aborted", "the exchange ended without a response") if status is None else ("allowed", None)
+
+
+def _is_recorded(request: RequestHead) -> bool:
+    """Whether the request opened a WebSocket whose end is in a record already."""
+    socket = request.get(Socket)
+    return socket is not None and socket.is_recorded
 
 
 def _peer(request: RequestHead) -> str:

@@ -26,7 +26,7 @@ from typing import NamedTuple, TypeAlias
 from mcp_guard import rejections
 from mcp_guard.asgi import RawHeaders
 from mcp_guard.check import StatefulCheck
-from mcp_guard.facts import Call, ClientAddress, Principal
+from mcp_guard.facts import Call, ClientAddress, Principal, Socket
 from mcp_guard.failures import ConfigurationError, StoreUnavailable
 from mcp_guard.layer import Admission, RequestHead
 from mcp_guard.secret import fingerprint
@@ -251,7 +251,10 @@ def _opens_connection(request: RequestHead, call: Call) -> bool:
     # Servers that answer HEAD as they answer GET are not to be used around the bound.
     if request.method in {"GET", "HEAD"}:
         return not in_session
-    return not (call.modern or in_session) and any(message.method == "initialize" for message in call.messages)
+    # A WebSocket was counted when it was opened.
+    if call.modern or in_session or request.get(Socket) is not None:
+        return False
+    return any(message.method == "initialize" for message in call.messages)
 
 
 def _digest(*parts: str | None) -> str:

@@ -172,6 +172,7 @@ LAYERS = (
     "token",
     "certificate",
     "dpop",
+    "websocket",
     "concurrency",
     "intake",
     "scopes",
@@ -275,8 +276,16 @@ def servers() -> str:
     return table(head, ((row.sent, *map(cell, row.cells), row.handed) for row in ROWS))
 
 
+def closes() -> str:
+    """Every way in which the guard closes a WebSocket, from mcp_guard/closes.py."""
+    from mcp_guard.closes import CLOSES
+
+    return table(("code", "reason", "when"), ((str(one.code), code(one.slug), one.description) for one in CLOSES))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "rejections": rejections,
+    "closes": closes,
     "settings": settings,
     "commands": commands,
     "conformance-options": conformance_options,
