@@ -153,6 +153,7 @@ def _who(request: RequestHead) -> str:
     else:
         principal, session = request.get(Principal), request.get(SessionHandle)
         fingerprint = None if principal is None else principal.token_fingerprint
+        verified = None if principal is None else principal.verified_by
         someone = "null" if principal is None else _person(*principal.identity)
     handle = None if session is None else session.fingerprint
     return (
@@ -173,7 +174,6 @@ def _what(request: RequestHead) -> str:
     """What was asked."""
     call, event = request.get(Call), request.get(Event)
     messages = () if call is None else call.messages[:MAX_NAMED_MESSAGES]
-        verified = None if principal is None else principal.verified_by
     methods = [spelled(message.method) for message in messages if message.method is not None]
     names = [spelled(message.name) for message in messages if message.name is not None]
     done = None if event is None else event.name
