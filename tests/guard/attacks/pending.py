@@ -64,16 +64,17 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "ses-25": ("tests/end_to_end/test_owned_handles.py", "test_ses_25_"),
     **{f"st-{number:02d}": (file, f"st_{number:02d}_") for file, numbers in FAULTS.items() for number in numbers},
     **{f"tls-0{number}": (TLS, f"tls-0{number}") for number in (1, 2, 3, 4)},
-    "tls-06": ("tests/guard/layers/test_tls.py", "test_tls_06_"),
+    **{f"tls-0{number}": ("tests/guard/layers/test_tls.py", f"test_tls_0{number}_") for number in (5, 6)},
+    "tls-07": ("tests/guard/test_encryption.py", "test_tls_07_"),
+    "tls-09": ("tests/guard/load/test_certificate_renewal.py", "test_tls_09_"),
     "st-17": ("tests/guard/test_workers.py", "test_uvicorn_with_two_workers_on_memory_stops_and_says_why"),
+    "ws-04": ("tests/guard/test_handshake.py", "test_without_the_layer_a_good_token_opens_none"),
+    "ws-05": ("tests/end_to_end/test_websocket.py", "test_ws_05_"),
     "ses-16": ("tests/guard/layers/test_session.py", "test_a_session_expires_when_it_is_not_used"),
 }
 
 PENDING: Mapping[str, str] = {
     "csrf-08": "there is no upstream identity provider in the first form, so there is no callback",
-    "tls-05": "nothing is ever redirected to https, so there is no Location",
-    "tls-07": "the versions and ciphers of TLS are those of the server below",
-    "tls-09": "certificates are read once; the server below is started anew for another",
     "jwt-25": "keys of other use or strength are refused by unit tests; the live issuer has one key",
 }
 
@@ -91,6 +92,7 @@ NUMBERS: Mapping[str, tuple[int, ...]] = {
     "ses": (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28),
     "st": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18),
     "tls": (1, 2, 3, 4, 5, 6, 7, 9),
+    "ws": (1, 2, 3, 4, 5),
     "wire": (1, 2, 3, 5, 6, 9, 10),
 }
 

@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from mcp_guard.asgi import Receive, Scope, Send
 from mcp_guard.failures import ConfigurationError
+from mcp_guard.layers.host import Host
 from mcp_guard.layers.proxy import Proxy
 from mcp_guard.layers.tls import Tls
-from mcp_guard.rejections import NOT_FOUND
+from mcp_guard.layers.wire import Wire
+from mcp_guard.rejections import LIMIT_EXCEEDED, NOT_FOUND
 from mcp_guard.stack import guard
 from tests.guard.asgi import CountingApp, Outcome, drive, http_scope
 from tests.guard.layers.handshakes import handshake
@@ -64,6 +67,19 @@ async def test_a_socket_or_loopback_peer_does_not_excuse_a_public_deployment() -
         assert (await sent(Tls(PUBLIC), client=client))[1].status == 403
 
 
+# tls-05
+@pytest.mark.parametrize("host", [b"evil.example", b"mcp.example.com", b""])
+@pytest.mark.parametrize("path", ["/", "/mcp", "//evil.example/..", "/authorize"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_tls_05_no_page_is_redirected_anywhere_whatever_its_host(method: str, path: str, host: bytes) -> None:
+    layers = Wire(), Proxy(), Tls(PUBLIC), Host(PUBLIC)
+    app = CountingApp()
+    outcome = await drive(guard(app, *layers), http_scope(method, path, [(b"host", host)]))
+    assert (outcome.status, app.calls) == (400 if "//" in path else 403, 0)
+    assert outcome.values(b"location") == outcome.values(b"refresh") == []
+    assert b"evil.example" not in outcome.body
+
+
 # tls-06
 @pytest.mark.parametrize("status", [200, 202, 401, 403, 404, 429, 500])
 async def test_tls_06_every_response_over_https_carries_hsts(status: int) -> None:
@@ -78,6 +94,25 @@ async def test_tls_06_a_refusal_of_an_inner_layer_carries_hsts() -> None:
     assert outcome.status == 404
     assert outcome.value(b"strict-transport-security") == YEAR
     assert outcome.value(b"x-frame-options") == b"DENY"
+
+
+async def test_tls_06_a_stream_carries_hsts_and_over_http_nothing_does() -> None:
+    stream = CountingApp(headers=[(b"content-type", b"text/event-stream")])
+    assert (await sent(Tls(PUBLIC), stream, scheme="https"))[1].value(b"strict-transport-security") == YEAR
+    for layer in (Tls(LOCAL), Tls(PUBLIC, insecure_allow_cleartext=True)):
+        _, outcome = await sent(layer, client=HERE)
+        assert (outcome.status, outcome.value(b"strict-transport-security")) == (200, None)
+
+
+async def test_tls_06_an_app_that_raises_and_a_limit_carry_hsts() -> None:
+    async def raising(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("a fault of the app")
+
+    outcome = await drive(guard(raising, Proxy(), Tls(PUBLIC)), http_scope(scheme="https"))
+    assert (outcome.status, outcome.value(b"strict-transport-security")) == (500, YEAR)
+    limited = guard(CountingApp(), Proxy(), Tls(PUBLIC), Says(fault=LIMIT_EXCEEDED.because("too many")))
+    outcome = await drive(limited, http_scope(scheme="https"))
+    assert (outcome.status, outcome.value(b"strict-transport-security")) == (429, YEAR)
 
 
 async def test_subdomains_are_included_on_request() -> None:
