@@ -195,6 +195,16 @@ def test_files_that_are_as_they_were_are_left_alone(issued: Issued, caplog: pyte
     assert len(caplog.records) == 1
 
 
+def test_files_that_are_gone_are_said_once(issued: Issued, caplog: pytest.LogCaptureFixture) -> None:
+    handshakes = Handshakes(issued.encryption())
+    offer = handshakes.offer
+    issued.certificate.unlink()
+    for _ in range(2):
+        handshakes.look()
+        assert handshakes.offer is offer
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
 def test_a_certificate_that_has_expired_is_none(tmp_path: Path, issued: Issued) -> None:
     clock = ManualClock(now=300_000_000_000)
     with pytest.raises(ConfigurationError, match=r"cert\.pem: the certificate has expired"):

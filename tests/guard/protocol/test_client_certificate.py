@@ -96,6 +96,8 @@ def test_what_is_not_one_certificate_in_its_one_spelling_is_refused(values: list
         pem(DER).replace("\n-----END", "=\n-----END"),
         pem(DER[:-1] + b"\0").replace("MII", "NII"),
         ssl.DER_cert_to_PEM_cert(b"no certificate"),
+        "-----BEGIN CERTIFICATE-----\nAA==AAAA\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\nAAAAA\n-----END CERTIFICATE-----\n",
         f"-----BEGIN CERTIFICATE-----\n{textwrap.fill(LOOSE.decode(), 64)}\n-----END CERTIFICATE-----\n",
     ],
 )
