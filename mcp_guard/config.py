@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mcp_guard.encryption import ClientAuth
 from mcp_guard.facts import Policy
@@ -19,35 +19,11 @@ from mcp_guard.failures import ConfigurationError
 from mcp_guard.keyring import KeyRing
 from mcp_guard.secret import Secret
 from mcp_guard.sessions import SessionTerms
+from mcp_guard.setting_types import Entries, List
 from mcp_guard.stores import selected
 from mcp_guard.stores.base import Store
 
 PREFIX: Final = "MCP_"
-
-
-def _split(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _paired(value: object) -> object:
-    """`NAME=SCOPE SCOPE,NAME=SCOPE` as pairs. The last equals sign of an entry counts: a URI may have others."""
-    if not isinstance(value, str):
-        return value
-    pairs: dict[str, frozenset[str]] = {}
-    for entry in (part.strip() for part in value.split(",") if part.strip()):
-        name, _, scopes = entry.rpartition("=")
-        if not name.strip() or not scopes.strip():
-            raise ValueError(f"{entry!r} must be NAME=SCOPE or NAME=SCOPE SCOPE")
-        if name.strip() in pairs:
-            raise ValueError(f"{name.strip()!r} appears twice")
-        pairs[name.strip()] = frozenset(scopes.split())
-    return tuple(pairs.items())
-
-
-List: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Entries: TypeAlias = Annotated[tuple[tuple[str, frozenset[str]], ...], NoDecode, BeforeValidator(_paired)]
 
 
 class State(BaseSettings):
@@ -136,6 +112,28 @@ class Settings(State):
         min_length=1, description="The issuer whose tokens are accepted; its metadata tells the rest."
     )
     oauth_jwks_file: Path | None = Field(None, description="A JWK Set file, in place of fetching the issuer's keys.")
+    oauth_preset: Literal["auth0", "keycloak", "entra", "supabase"] | None = Field(
+        None, description="The provider that the issuer is of, if its tokens are not those of RFC 9068."
+    )
+    oauth_mode: Literal["jwt", "opaque", "hybrid"] = Field(
+        "jwt", description="Whether tokens are verified by keys, by introspection (RFC 7662), or by asking first."
+    )
+    oauth_fallback: Literal["refuse", "local"] = Field(
+        "refuse", description="What `hybrid` does while the issuer cannot be reached: refuse, or decide by its keys."
+    )
+    oauth_audiences: List = Field((), description="Audiences that tokens may name in place of the public URL.")
+    oauth_tenant_claim: str | None = Field(None, description="The claim that names the tenant; then required.")
+    oauth_required_claims: Entries = Field((), description="Claims with the values they may have: `ver=2.0,org=a b`.")
+    introspection_endpoint: str | None = Field(None, description="Where to ask, if the issuer's metadata does not say.")
+    introspection_client_id: str | None = Field(None, description="The client that the guard asks as.")
+    introspection_client_secret: SecretStr | None = Field(None, description="Its secret.")
+    introspection_client_secret_file: Path | None = Field(None, description="A file with its secret.")
+    introspection_client_key_file: Path | None = Field(
+        None, description="A PEM file with its private key (RFC 7523), in place of a secret."
+    )
+    introspection_cache_seconds: float = Field(
+        30, ge=0, le=300, description="Seconds for which an active token is believed to be; a revocation waits as long."
+    )
     required_scopes: List = Field((), description="Scopes every request needs.")
     method_scopes: Entries = Field((), description="Scopes that JSON-RPC methods need: `tasks/*=mcp:jobs`.")
     tool_scopes: Entries = Field(

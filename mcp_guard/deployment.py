@@ -17,7 +17,7 @@ from mcp_guard.config import PREFIX, Settings, load, naming
 from mcp_guard.encryption import Encryption
 from mcp_guard.facts import Resource, ScopePolicy
 from mcp_guard.failures import ConfigurationError
-from mcp_guard.keysources import KeySource, RemoteKeys, StaticKeys
+from mcp_guard.issuer_settings import trusted_issuer
 from mcp_guard.layers.origin import Origin
 from mcp_guard.layers.proxy import Proxy
 from mcp_guard.layers.route import Route
@@ -27,7 +27,6 @@ from mcp_guard.protocol.scope_policy import rules_of
 from mcp_guard.protocol.uris import PublicUrl
 from mcp_guard.sockets import SocketTerms
 from mcp_guard.stack import Guard, guard
-from mcp_guard.tokens import TrustedIssuer
 
 POLICY_SETTINGS: Final = {
     "methods": "method_scopes",
@@ -64,7 +63,7 @@ def from_settings(settings: Settings) -> tuple[Layer, ...]:
         Origin(common_origin(resources), allowed=settings.allowed_origins)
     return standard(
         resources=resources,
-        issuers=(TrustedIssuer(settings.oauth_issuer, _keys_of(settings)),),
+        issuers=(trusted_issuer(settings),),
         store=store,
         ring=ring,
         worker=worker,
@@ -151,8 +150,9 @@ def _resources(settings: Settings) -> list[Resource]:
         with naming("MCP_SSE_URL"):
             path, messages = _path_of(settings.sse_url), settings.sse_message_path
             resources.append(Resource(settings.sse_url, path, messages=messages, scopes=scopes, dpop=dpop))
-    policy = _policy(settings)
-    return [replace(resource, policy=policy, certificates=settings.certificates) for resource in resources]
+    policy, aliases = _policy(settings), frozenset(settings.oauth_audiences)
+    certificates = settings.certificates
+    return [replace(one, policy=policy, certificates=certificates, aliases=aliases) for one in resources]
 
 
 def _policy(settings: Settings) -> ScopePolicy:
@@ -173,14 +173,6 @@ def _audit_of(settings: Settings) -> AuditLog | None:
     if settings.workers > 1:
         return AuditLog(SlotSink(settings.audit_file, settings.workers))
     return AuditLog(FileSink(settings.audit_file))
-
-
-def _keys_of(settings: Settings) -> KeySource:
-    if settings.oauth_jwks_file is not None:
-        with naming("MCP_OAUTH_JWKS_FILE"):
-            return StaticKeys(settings.oauth_jwks_file)
-    with naming("MCP_OAUTH_ISSUER"):
-        return RemoteKeys(settings.oauth_issuer)
 
 
 def _path_of(url: str) -> str:

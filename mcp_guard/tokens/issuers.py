@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.introspection import Introspection
 from mcp_guard.keysources import KeySource
 from mcp_guard.protocol.jose import ALGORITHMS
+
+Fallback: TypeAlias = Literal["refuse", "local"]
+"""What becomes of tokens while their issuer cannot be asked: refused with 503, or decided by its keys."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class TrustedIssuer:
     tenant_claim: str | None = None
     insecure_accept_untyped: bool = False
     introspection: Introspection | None = None
-    fallback: Literal["refuse", "local"] = "refuse"
+    fallback: Fallback = "refuse"
     opaque: bool = False
     policy: IssuerPolicy = NO_ISSUER_POLICY
     insecure_accept_missing_audience: bool = False
