@@ -72,7 +72,8 @@ def on_granian(build: Build) -> Iterator[Serving]:
     app = build(url)
 
     async def run(stop: asyncio.Event) -> None:
-        server: Any = Server(app, port=port, interface=Interfaces.ASGI, log_enabled=False)
+        # Its WebSockets can end the whole process: with the layer `websocket`, attack http-25 did (2.8.7, ws.rs:87).
+        server: Any = Server(app, port=port, interface=Interfaces.ASGI, websockets=False, log_enabled=False)
         server.workers_kill_timeout = 2
         stopping = asyncio.create_task(stop.wait())
         stopping.add_done_callback(lambda _: server.stop())
