@@ -26,6 +26,17 @@ def certificate(name: str = "client", not_before: float = NOW - HOUR, not_after:
     return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
+def large(size: int) -> bytes:
+    """A certificate in DER of more than `size` bytes, good in every other way."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "large")])
+    names = x509.SubjectAlternativeName([x509.DNSName(f"{number:060d}.example.com") for number in range(size // 60)])
+    made = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+    made = made.not_valid_after(datetime(2040, 1, 1, tzinfo=UTC)).add_extension(names, critical=False)
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
 def x5t(der: bytes) -> str:
     """RFC 8705 §3.1."""
     return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()

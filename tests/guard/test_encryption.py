@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_tls_07_nobody_renegotiates(issued: Issued) -> None:
     said = ended.stdout + ended.stderr
     assert b"RENEGOTIATING" in said
     assert b"no renegotiation" in said
+    assert issued.encryption().load().context.options & ssl.OP_NO_RENEGOTIATION, "whatever OpenSSL's default is"
 
 
 def test_neither_compression_nor_anything_but_http_is_offered(issued: Issued) -> None:
@@ -136,6 +138,27 @@ def test_a_client_without_a_certificate_or_with_a_stranger_s_is_turned_away(issu
                 fetch(port, issued.client(shown))
         assert fetch(port, issued.client(clients.issue_cert("client@example.com"))) == 200
     assert app.calls == 1
+
+
+def test_tls_1_3_resumes_only_where_no_certificate_is_asked_for(issued: Issued) -> None:
+    def resumes(port: int) -> bool:
+        context = issued.client(own)
+        session, reused = None, None
+        for _ in range(2):
+            plain = socket.create_connection(("127.0.0.1", port), 10)
+            with plain, context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+                reused, session = connection.session_reused, connection.session
+        return bool(reused)
+
+    clients = trustme.CA()
+    own = clients.issue_cert("client@example.com")
+    issued.trust(clients)
+    with encrypting(silent, issued.encryption()) as port:
+        assert resumes(port)
+    with encrypting(silent, issued.encryption(client_ca=issued.client_ca, client_auth="optional")) as port:
+        assert not resumes(port)
 
 
 def test_authorities_of_clients_are_replaced_too(issued: Issued, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mcp_guard.protocol import client_certificate
 from mcp_guard.protocol.client_certificate import CertificateError, ClientCertificate, from_field, from_pem, thumbprint
-from tests.guard.certificates import certificate, field, pem, x5t
+from tests.guard.certificates import certificate, field, large, pem, x5t
 from tests.guard.signing import NOW
 
 DER = certificate()
@@ -110,6 +110,19 @@ def test_pem_that_is_not_one_certificate_is_refused(text: str) -> None:
 def test_whatever_bytes_a_proxy_writes_they_are_refused_and_nothing_else_happens(value: bytes) -> None:
     with pytest.raises(CertificateError):
         from_field([value])
+
+
+def test_a_certificate_that_is_too_large_is_refused() -> None:
+    for der, is_read in (
+        (large(client_certificate.MAX_BYTES // 2), True),
+        (large(client_certificate.MAX_BYTES), False),
+    ):
+        assert (len(der) <= client_certificate.MAX_BYTES) is is_read
+        if is_read:
+            assert from_field([field(der)]).thumbprint == x5t(der)
+        else:
+            with pytest.raises(CertificateError, match="more than"):
+                from_field([field(der)])
 
 
 def test_certificates_of_an_authority_are_read_like_any_others() -> None:
