@@ -19,7 +19,7 @@ EXTRAS := --extra authserver --extra conformance --extra demo --extra dev --extr
 # ARGS is handed to the command a target runs: make demo ARGS="--port 9000".
 ARGS ?=
 
-.PHONY: help venv demo test coverage chromium postgres clients faults attacks fuzz load soak bench lint format check types imports docs constraints clean
+.PHONY: help venv demo test coverage chromium postgres clients faults attacks fuzz ablation load soak bench lint format check types imports docs constraints clean
 
 help:
 	@echo "make demo         serve a guarded MCP server with a login of its own on 127.0.0.1:8765"
@@ -29,6 +29,7 @@ help:
 	@echo "make faults       break the store, the workers and the clock under load, and print the fault table"
 	@echo "make attacks      fire the attack corpus at every server and store"
 	@echo "make fuzz         two million hostile requests, and more of whatever else is generated; keeps what it finds"
+	@echo "make ablation     take out one check of the guard at a time, and print and write which test notices"
 	@echo "make load         hold 10,000 streams, stop with 1,000 open, meet clients that do not read; print what it costs"
 	@echo "make soak         a thousand sessions of all eras on several workers, and half a million races, in about half an hour"
 	@echo "make bench        measure what the guard costs beside the SDK's own authentication"
@@ -87,6 +88,9 @@ attacks: $(READY)
 
 fuzz: $(READY)
 	@$(BIN)/python -m pytest -q -s -m load -o faulthandler_timeout=7200 tests/guard/fuzz $(ARGS)
+
+ablation: $(READY)
+	@$(BIN)/python -m tests.guard.ablation.run
 
 load: $(READY)
 	@$(BIN)/python -m pytest -q -s -m load -o faulthandler_timeout=900 tests/guard/load $(ARGS)
