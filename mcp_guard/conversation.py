@@ -86,8 +86,8 @@ class Conversation:
             raise
         finally:
             tasks: set[asyncio.Future[Any]] = {serving, reading, ended, *self.judging}
-            for task in tasks:
-                task.cancel()
+            for one in tasks:
+                one.cancel()
             await asyncio.wait(tasks)
 
     def _shown(self, scope: Scope) -> Scope:

@@ -58,6 +58,7 @@ class SpeakingApp:
     scopes: list[Scope] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
     hearing: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "websocket", scope["type"]
@@ -71,11 +72,17 @@ class SpeakingApp:
             if "id" in value and "method" in value:
                 await self.answer(value, fact(scope, Principal).subject, send)
         self.codes.append(message["code"])
+        self.ended.set()
 
     async def heard_one(self) -> None:
         """Wait until a message has reached the app."""
         async with asyncio.timeout(WITHIN_SECONDS):
             await self.hearing.wait()
+
+    async def ended_one(self) -> None:
+        """Wait until the app was told that a client has left."""
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await self.ended.wait()
 
     async def answer(self, value: Mapping[str, Any], who: str, send: Send) -> None:
         """Answer a request, with what its method or its tool is made for."""
@@ -105,11 +112,15 @@ class SocketClient:
     said: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
     sent: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
     everything: list[Message] = field(default_factory=list)
+    fault: Exception | None = None
 
     async def receive(self) -> Message:
         return await self.said.get()
 
     async def send(self, message: Message) -> None:
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
         self.everything.append(message)
         self.sent.put_nowait(message)
 

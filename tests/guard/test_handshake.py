@@ -1,19 +1,26 @@
 """How WebSockets are opened: with a token in the handshake, or in the first message."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from mcp_guard.asgi import Receive, Scope, Send
-from mcp_guard.facts import Resource
+from mcp_guard.facts import FACTS_KEY, Confirmation, Resource, Socket
 from mcp_guard.failures import ConfigurationError
 from mcp_guard.handshake import HELLO_BYTES
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.layers.websocket import WebSocket
 from mcp_guard.profiles import Limits
+from mcp_guard.rejections import Rejection
 from mcp_guard.sockets import SocketTerms
+from mcp_guard.stack import guard
+from tests.guard.asgi import CountingApp, drive, http_scope
 from tests.guard.socketing import HELLO, MCP, Place, SpeakingApp, asked, bearer, call, token
+from tests.guard.stubs import ALICE, Facts
+from tests.guard.stubs import MCP as MCP_RESOURCE
 
 
 async def test_a_good_token_opens_a_socket_and_the_app_sees_who_it_is() -> None:
@@ -113,6 +120,15 @@ async def test_a_token_that_is_bound_to_a_key_opens_none() -> None:
     place = Place()
     async with place.opened(bearer(cnf={"jkt": "A" * 43})) as client:
         assert (await client.denied())[0] == 401
+
+
+async def test_a_proof_of_the_handshake_is_none_for_the_messages() -> None:
+    bound = replace(ALICE, confirmation=Confirmation("A" * 43))
+    stack = guard(CountingApp(), Facts(people={b"alice": bound}), WebSocket((MCP_RESOURCE,)))
+    facts: dict[type, Any] = {Socket: Socket()}
+    assert (await drive(stack, {**http_scope("GET"), FACTS_KEY: facts})).status == 401
+    assert facts[Rejection].kind.slug == "token_bound"
+    assert (await drive(stack)).status == 200
 
 
 async def test_a_resource_that_takes_bound_tokens_alone_has_no_sockets() -> None:
@@ -229,9 +245,13 @@ async def test_a_hello_that_cannot_be_judged_says_to_try_later() -> None:
             assert await client.closed() == (1013, "try_later")
 
 
-@pytest.mark.parametrize("terms", [{"waiting_per_address": 1}, {"waiting": 1}])
-async def test_sockets_that_wait_for_a_hello_are_bounded(terms: dict[str, int]) -> None:
-    place = Place(terms=SocketTerms(hello=True, **terms))
+@pytest.mark.parametrize(
+    "terms",
+    [SocketTerms(hello=True, waiting_per_address=1), SocketTerms(hello=True, waiting=1)],
+    ids=["address", "all"],
+)
+async def test_sockets_that_wait_for_a_hello_are_bounded(terms: SocketTerms) -> None:
+    place = Place(terms=terms)
     async with place.opened() as first:
         await first.accepted()
         async with place.opened() as second:
@@ -246,7 +266,7 @@ async def test_sockets_that_wait_for_a_hello_are_bounded(terms: dict[str, int]) 
     ids=["query", "subprotocol"],
 )
 async def test_a_token_elsewhere_is_refused_before_the_socket_is_accepted_and_not_recorded(
-    members: dict[str, object],
+    members: dict[str, Any],
 ) -> None:
     place = Place(terms=HELLO)
     async with place.opened(**members) as client:
@@ -265,8 +285,9 @@ async def test_a_client_that_leaves_before_its_hello_is_let_go_of() -> None:
     "setting", ["waiting_per_address", "waiting", "max_message_bytes", "max_in_flight", "max_refused"]
 )
 def test_terms_of_nothing_are_refused(setting: str) -> None:
+    none: dict[str, Any] = {setting: 0}
     with pytest.raises(ConfigurationError, match=f"{setting} must be at least 1"):
-        SocketTerms(**{setting: 0})
+        replace(HELLO, **none)
 
 
 @pytest.mark.parametrize("seconds", [0, 61])

@@ -25,6 +25,7 @@ from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.oauth import AuthorizationServer, SigningKeys, StaticUsers
 from mcp_guard.profiles import Limits, standard
+from mcp_guard.sockets import SocketTerms
 from mcp_guard.stack import guard
 from mcp_guard.stores.base import Store
 from mcp_guard.stores.memory import MemoryStore
@@ -271,6 +272,7 @@ def deployed(
             ring=KeyRing.generate(),
             audit=AuditLog(audit),
             limits=limits,
+            websocket=SocketTerms(),
             trusted_proxies=("127.0.0.1/32",) if public else (),
         )
         made.append(Deployment(origin, downstream, audit, key, keys.ids[0], server, port, set(USERS.values())))

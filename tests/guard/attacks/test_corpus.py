@@ -18,6 +18,7 @@ from tests.guard.attacks import (  # noqa: F401 - they register attacks
     jwt_attacks,
     resource_attacks,
     session_attacks,
+    websocket_attacks,
     wire_attacks,
 )
 from tests.guard.attacks.corpus import CORPUS

@@ -341,3 +341,21 @@ async def test_an_app_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPat
     async with Place(app=app).talking() as client:
         client.leave()
     assert stopped == [True]
+
+
+async def test_a_client_that_is_gone_when_it_is_answered_is_let_go_of() -> None:
+    place = Place()
+    async with place.talking() as client:
+        client.fault = OSError("gone")
+        client.say(call("whoami"))
+        await place.app.ended_one()
+    assert place.app.codes == [1005]
+
+
+async def test_a_fault_in_saying_what_came_of_a_message_closes_the_socket(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place()
+    async with place.talking() as client:
+        client.fault = ValueError("a defect")
+        client.say(call("whoami"))
+        await place.app.ended_one()
+    assert "could not be judged" in caplog.text
