@@ -246,6 +246,7 @@ def asking() -> Guarded:
         Nonces(RING, "dpop-nonce of an issuer").current(NOW),
         Nonces(KeyRing.generate(), NONCE_PURPOSE).current(NOW),
     ],
+    ids=["none", "empty", "made up", "too old", "of an issuer", "of another ring"],
 )
 async def test_without_a_nonce_that_is_good_a_client_is_told_one(nonce: str | None, asking: Guarded) -> None:
     outcome = await asking.refused(rejections.PROOF_NONCE, good(nonce=nonce))
