@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mcp_guard.config import load
 from mcp_guard.deployment import encryption_of, from_settings
@@ -144,10 +147,7 @@ def test_a_bound_token_is_worth_its_certificate_alone_over_tls(
     }.items():
         environment.setenv(f"MCP_{name}", value)
     now = int(time.time())
-    claims = {"iss": "https://as.example.com", "aud": url, "iat": now, "exp": now + 60}
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
+    claims: dict[str, Any] = {"iss": "https://as.example.com", "aud": url, "iat": now, "exp": now + 60}
     der = x509.load_pem_x509_certificate(own.cert_chain_pems[0].bytes()).public_bytes(Encoding.DER)
     bound_token = KEY.token(**claims, cnf={"x5t#S256": x5t(der)}).decode()
 
