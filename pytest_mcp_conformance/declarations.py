@@ -12,6 +12,8 @@ import pytest
 
 from pytest_mcp_conformance.options import PREFIX
 
+MOST_CALLS = 50
+
 
 @dataclass(frozen=True)
 class ObjectTools:
@@ -29,6 +31,15 @@ class ObjectTools:
 
 
 @dataclass(frozen=True)
+class LimitedTool:
+    """A tool, called without arguments, that one user may call `calls` times (1 to 50) in `seconds` and no more."""
+
+    name: str
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Declarations:
     """One file. Everything is optional: a check that needs what was not declared is not run.
 
@@ -40,6 +51,7 @@ class Declarations:
         object_tools: how to make an object of a user's own, and to read it.
         outbound_tool: a tool that requests a URL it is given; `outbound_argument` is the argument's name.
         revocation_seconds: how long a revoked token may go on working.
+        limited_tool: a harmless tool with a small limit, which checks of limits may use up.
     """
 
     harmless_tools: tuple[str, ...] = ()
@@ -50,6 +62,7 @@ class Declarations:
     outbound_tool: str = ""
     outbound_argument: str = ""
     revocation_seconds: float | None = None
+    limited_tool: LimitedTool | None = None
 
 
 def read_declarations(path: Path | None) -> Declarations:
@@ -85,6 +98,8 @@ def _read(table: dict[str, Any]) -> Declarations:
         values["object_tools"] = _object_tools(_table("object_tools", table["object_tools"]))
     if "revocation_seconds" in table:
         values["revocation_seconds"] = _seconds("revocation_seconds", table["revocation_seconds"])
+    if "limited_tool" in table:
+        values["limited_tool"] = _limited_tool(_table("limited_tool", table["limited_tool"]))
     if bool(values.get("outbound_tool")) != bool(values.get("outbound_argument")):
         raise ValueError("outbound_tool and outbound_argument go together")
     return Declarations(**values)
@@ -99,6 +114,18 @@ def _object_tools(table: dict[str, Any]) -> ObjectTools:
         raise ValueError(f"object_tools has the members {', '.join(needed)}, and arguments if need be")
     texts = {name: _text(name, table[name]) for name in needed}
     return ObjectTools(**texts, arguments=_table("arguments", table.get("arguments", {})))
+
+
+def _limited_tool(table: dict[str, Any]) -> LimitedTool:
+    if table.keys() != {"name", "calls", "seconds"}:
+        raise ValueError("limited_tool has the members name, calls and seconds")
+    calls = table["calls"]
+    if isinstance(calls, bool) or not isinstance(calls, int) or not 1 <= calls <= MOST_CALLS:
+        raise ValueError(f"limited_tool.calls must be a number from 1 to {MOST_CALLS}")
+    seconds = _seconds("limited_tool.seconds", table["seconds"])
+    if not seconds:
+        raise ValueError("limited_tool.seconds must be more than 0")
+    return LimitedTool(_text("limited_tool.name", table["name"]), calls, seconds)
 
 
 def _text(name: str, value: object) -> str:

@@ -124,6 +124,12 @@ class Probe:
             return ""
         return ""
 
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, where the run may; whether it did."""
+        granted = self._allowance(seconds)
+        self._pause.wait(granted)
+        return granted >= seconds
+
     def cite(self, *exchanges: Exchange) -> None:
         """Count exchanges of earlier checks as evidence of the running one."""
         self.cited.extend(exchange for exchange in exchanges if exchange not in self.cited)

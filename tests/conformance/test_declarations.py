@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mcp_conformance.declarations import Declarations, read_declarations
+from pytest_mcp_conformance.declarations import Declarations, LimitedTool, read_declarations
 
 MODEL = Path(__file__).parents[1] / "support" / "model_declarations.toml"
 
@@ -27,6 +27,7 @@ def test_everything_that_can_be_declared_is_read(tmp_path: Path) -> None:
     assert (declared.scoped_tool, declared.asking_tool) == ("admin_reset", "ask")
     assert declared.implied_scopes == {"mcp:admin": ("mcp:tools",)}
     assert declared.revocation_seconds == 1.0
+    assert declared.limited_tool == LimitedTool("measured", 8, 4.0)
     assert declared.object_tools is not None
     assert (declared.object_tools.create, declared.object_tools.read) == ("remember", "recall")
     assert (declared.outbound_tool, declared.outbound_argument) == ("fetch", "url")
@@ -45,6 +46,10 @@ def test_everything_that_can_be_declared_is_read(tmp_path: Path) -> None:
         ('outbound_tool = "fetch"', "go together"),
         ("revocation_seconds = -1", "must be a number of seconds"),
         ("revocation_seconds = true", "must be a number of seconds"),
+        ('limited_tool = { name = "measured" }', "limited_tool has the members"),
+        ('limited_tool = { name = "measured", calls = 51, seconds = 1 }', "calls must be a number from 1 to 50"),
+        ('limited_tool = { name = "measured", calls = true, seconds = 1 }', "calls must be a number from 1 to 50"),
+        ('limited_tool = { name = "measured", calls = 5, seconds = 0 }', "seconds must be more than 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, reason: str) -> None:

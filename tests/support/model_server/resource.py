@@ -12,6 +12,7 @@ from tests.support.model_server.credentials import BearerCredentials
 from tests.support.model_server.deployment import MCP_PATH, MESSAGES_PATH, SSE_PATH, Deployment
 from tests.support.model_server.exemptions import NOBODY, Exemptions
 from tests.support.model_server.grants import Grant, Grants
+from tests.support.model_server.limits import CallLimits
 from tests.support.model_server.principal import InvalidToken, Principal, Refused
 from tests.support.model_server.protocol import RpcError
 from tests.support.model_server.resource_metadata import ResourceMetadata
@@ -35,6 +36,7 @@ class ResourceServer:
         self._challenges = Challenges(deployment, metadata)
         self._credentials = BearerCredentials(deployment)
         self._verifier = Verifier(deployment)
+        self._limits = CallLimits(deployment)
         self._closing = False
         self._fetching = anyio.Lock()
         tools, sessions, keyed = Tools(deployment), Sessions(deployment), Sessions(deployment)
@@ -157,6 +159,14 @@ class ResourceServer:
                     await anyio.sleep(KEY_FETCH_SECONDS)
 
     async def _endpoint(self, request: Request, path: str, principal: Principal) -> Response:
+        standing = await self._limits.standing(request, principal)
+        if standing.refusal is not None:
+            return standing.refusal
+        response = await self._reached(request, path, principal)
+        response.headers.update(standing.headers)
+        return response
+
+    async def _reached(self, request: Request, path: str, principal: Principal) -> Response:
         if path == SSE_PATH:
             return await self._sse.stream(request, principal)
         if path == MESSAGES_PATH:

@@ -48,6 +48,7 @@ TOOLS = (
     Tool("ask", "Ask the user for a colour and answer it.", {}),
     Tool("fetch", "What a URL on this machine answers.", {"url": TEXT}),
     Tool("admin_reset", "Pretends to reset the server.", {}, (ADMIN_SCOPE, AUDIT_SCOPE)),
+    Tool("measured", "What whoami says, a few times in a while.", {}),
     Tool("audit_log", "The audit log.", {}, (AUDIT_SCOPE,), hidden=True),
 )
 LATE = Tool("encore", "Listed only after another call.", {})
@@ -110,7 +111,7 @@ class Tools:
         """The tool's result (`content`, `isError`)."""
         self._callers.add(caller)
         match tool.name:
-            case "whoami":
+            case "whoami" | "measured":
                 return said(principal.subject, subject=principal.subject, client_id=principal.client_id)
             case "add":
                 return self._add(arguments)

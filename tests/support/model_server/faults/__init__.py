@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from tests.support.model_server.faults import (
     audiences,
     authorization,
+    limits,
     metadata,
     origins,
     pkce,
@@ -27,6 +28,7 @@ _ALL: tuple[Fault, ...] = (
     *pkce.FAULTS,
     *sessions.FAULTS,
     *origins.FAULTS,
+    *limits.FAULTS,
 )
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _ALL}
 """Every fault by name. Names are unique: `len(FAULTS)` equals the number of rows."""
