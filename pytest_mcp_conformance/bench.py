@@ -12,6 +12,7 @@ from pytest_mcp_conformance.login import Login
 from pytest_mcp_conformance.minting import Mint
 from pytest_mcp_conformance.oauth import AuthorizationServer
 from pytest_mcp_conformance.options import Settings
+from pytest_mcp_conformance.possession import Possession
 from pytest_mcp_conformance.probe import Probe
 from pytest_mcp_conformance.redaction import Secrets
 from pytest_mcp_conformance.target import Target
@@ -34,6 +35,7 @@ class Bench:
         )
         self.login = Login(settings.login, given_accounts(self.secrets), self.probe, announce)
         self.target = Target(settings, self.probe, lambda: self.credential("a"))
+        self.possession = Possession(self.target, self.mint, self.authorization_server, lambda: self.credential("a"))
         self._servers: dict[str, AuthorizationServer] = {}
         self._unobtainable: dict[str, Judgement] = {}
 

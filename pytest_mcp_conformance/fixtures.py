@@ -12,6 +12,7 @@ from pytest_mcp_conformance.failures import NotRun
 from pytest_mcp_conformance.login import Login
 from pytest_mcp_conformance.minting import Mint
 from pytest_mcp_conformance.oauth import AuthorizationServer
+from pytest_mcp_conformance.possession import Possession
 from pytest_mcp_conformance.probe import Probe
 from pytest_mcp_conformance.properties import Space
 from pytest_mcp_conformance.target import Target
@@ -89,6 +90,12 @@ def mint(bench: Bench) -> Mint:
 def declared(bench: Bench) -> Declarations:
     """What the operator declared about the target."""
     return bench.declared
+
+
+@pytest.fixture(scope="session")
+def possession(bench: Bench) -> Possession:
+    """A token that is bound to a key, and proofs to go with it."""
+    return bench.possession
 
 
 @pytest.fixture

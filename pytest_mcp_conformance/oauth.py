@@ -219,7 +219,7 @@ class AuthorizationServer:
                 self._probe.secrets.add(members[name], name.upper())
         return exchange
 
-    def redeem(self, grant: Grant, **overrides: Override) -> Exchange:
+    def redeem(self, grant: Grant, *headers: Header, **overrides: Override) -> Exchange:
         """Redeem a code as its client does; `overrides` replace form fields. Any answer is handed back."""
         fields: dict[str, Override] = {
             "grant_type": "authorization_code",
@@ -228,30 +228,30 @@ class AuthorizationServer:
             "code_verifier": grant.pkce.verifier,
             "resource": grant.resource or None,
         }
-        return self.as_client(grant.registration, {**fields, **overrides})
+        return self.as_client(grant.registration, {**fields, **overrides}, *headers)
 
-    def refresh(self, tokens: Tokens, **overrides: Override) -> Exchange:
+    def refresh(self, tokens: Tokens, *headers: Header, **overrides: Override) -> Exchange:
         """Spend a refresh token; any answer is handed back."""
         fields: dict[str, Override] = {
             "grant_type": "refresh_token",
             "refresh_token": tokens.refresh_token,
             "resource": self.resource,
         }
-        return self.as_client(tokens.registration, {**fields, **overrides})
+        return self.as_client(tokens.registration, {**fields, **overrides}, *headers)
 
     def as_client(
-        self, registration: Registration, fields: Mapping[str, Override], *, at: str = "token_endpoint"
+        self, registration: Registration, fields: Mapping[str, Override], *headers: Header, at: str = "token_endpoint"
     ) -> Exchange:
         """As `token`, with the client's own authentication (none, basic or post)."""
         if not registration.client_secret:
-            return self.token({"client_id": registration.client_id, **fields}, at=at)
+            return self.token({"client_id": registration.client_id, **fields}, *headers, at=at)
         if registration.members.get("token_endpoint_auth_method") == "client_secret_post":
             secret = {"client_id": registration.client_id, "client_secret": registration.client_secret}
-            return self.token({**secret, **fields}, at=at)
+            return self.token({**secret, **fields}, *headers, at=at)
         pair = f"{quote(registration.client_id, safe='')}:{quote(registration.client_secret, safe='')}"
         encoded = base64.b64encode(pair.encode()).decode()
         self._probe.secrets.add(encoded, "CLIENT_BASIC")
-        return self.token(fields, ("Authorization", f"Basic {encoded}"), at=at)
+        return self.token(fields, ("Authorization", f"Basic {encoded}"), *headers, at=at)
 
     def tokens(self, grant: Grant | None = None, *, user: str = "a") -> Tokens:
         """The tokens of a grant, or of a fresh one for `user`.

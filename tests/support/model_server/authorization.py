@@ -43,6 +43,7 @@ class AuthorizationRequest:
     resource: str = ""
     challenge: str = ""
     method: str = ""
+    jkt: str = ""
     error: str = ""
     implicit: bool = False
 
@@ -161,7 +162,9 @@ class AuthorizationEndpoint:
             raise RequestError("invalid_scope")
         resource = self._resource(parameters.get("resource"))
         implicit = self.has("implicit_grant") and parameters["response_type"] == "token"
-        return replace(asked, scope=scope, resource=resource, challenge=challenge, method=method, implicit=implicit)
+        jkt = parameters.get("dpop_jkt", "")
+        asked = replace(asked, scope=scope, resource=resource, challenge=challenge, method=method)
+        return replace(asked, jkt=jkt, implicit=implicit)
 
     def _check_response_type(self, text: str) -> None:
         has = self.has
@@ -296,7 +299,7 @@ class AuthorizationEndpoint:
 
     def _granted(self, user: str, asked: AuthorizationRequest) -> Response:
         grant = Grant(user, asked.client.client_id, asked.resource, asked.scope)
-        code = self._grants.issue_code(grant, asked.redirect_uri, asked.challenge, asked.method)
+        code = self._grants.issue_code(grant, asked.redirect_uri, asked.challenge, asked.method, asked.jkt)
         if asked.implicit:
             return self._redirect(asked, access_token=code, token_type="Bearer")
         if self.has("redirect_holds_the_challenge"):

@@ -11,9 +11,10 @@ from tests.support.model_server.deployment import Deployment
 
 METHODS = "GET, POST, DELETE, OPTIONS"
 REQUEST_HEADERS = (
-    "authorization, content-type, accept, last-event-id, mcp-method, mcp-name, mcp-protocol-version, mcp-session-id"
+    "authorization, content-type, accept, dpop, last-event-id, mcp-method, mcp-name, mcp-protocol-version,"
+    " mcp-session-id"
 )
-EXPOSED = "WWW-Authenticate, Mcp-Session-Id"
+EXPOSED = "WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"
 
 
 class BrowserRules:

@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tests.support.model_server.deployment import BASE_SCOPE, SCOPES, SSE_PATH, Deployment
+from tests.support.model_server.possession import comes_with_a_proof
 from tests.support.model_server.principal import Refused
+from tests.support.model_server.proofs import ALGORITHM
 from tests.support.model_server.resource_metadata import ResourceMetadata
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -29,6 +31,8 @@ class Challenges:
         has, status = self.has, refusal.status
         if status == 401 and refusal.slug and has("bad_token_is_403"):
             status = 403
+        if refusal.nonce and has("nonce_challenge_is_400"):
+            status = 400
         if status == 403 and has("missing_scope_is_401"):
             return self._respond(401, self._challenge(request, path, Refused(401, "invalid_token", "refused")), refusal)
         if (status == 403 and has("missing_scope_is_200")) or (
@@ -39,7 +43,31 @@ class Challenges:
         bare = has("bare_401_for_bad_tokens") if refusal.slug else has("bare_401")
         if status == 401 and bare:
             return JSONResponse({"error": refusal.slug}, 401)
-        return self._respond(status, self._challenge(request, path, refusal), refusal)
+        response = self._respond(status, self._challenge(request, path, self._of_bearer(request, refusal)), refusal)
+        self._add_dpop(request, path, refusal, response)
+        return response
+
+    def _of_bearer(self, request: Request, refusal: Refused) -> Refused:
+        """What the Bearer challenge says of a refusal: nothing, when the client used the other scheme."""
+        alike = self.has("error_in_both_challenges") or self.has("bad_proof_challenged_as_bearer")
+        other = comes_with_a_proof(request) and not alike
+        return Refused(refusal.status, "", refusal.reason, refusal.scopes) if other else refusal
+
+    def _add_dpop(self, request: Request, path: str, refusal: Refused, response: Response) -> None:
+        """The challenge of the DPoP scheme (RFC 9449 §7.1), with the error when the client used it."""
+        has, used = self.has, comes_with_a_proof(request)
+        if refusal.nonce:
+            response.headers["DPoP-Nonce"] = refusal.nonce
+        if used and has("bad_proof_challenged_as_bearer"):
+            return
+        parameters = [] if has("dpop_challenge_without_algs") else [("algs", ALGORITHM)]
+        if refusal.slug and (used or has("error_in_both_challenges")):
+            parameters += [("error", refusal.slug), ("error_description", refusal.reason)]
+        if link := self._link(request, path, refusal):
+            parameters.append(("resource_metadata", link))
+        response.headers.append(
+            "WWW-Authenticate", "DPoP " + ", ".join(f'{name}="{text}"' for name, text in parameters)
+        )
 
     def _respond(self, status: int, challenge: str, refusal: Refused) -> Response:
         body = {"error": refusal.slug or "unauthorized", "error_description": refusal.reason}

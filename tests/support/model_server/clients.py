@@ -35,6 +35,7 @@ TYPES: Mapping[str, type] = {
     "jwks": dict,
     "jwks_uri": str,
     "application_type": str,
+    "dpop_bound_access_tokens": bool,
 }
 KNOWN = TYPES.keys() | {"scope", "client_uri", "client_id", "client_secret", "software_statement"}
 
@@ -57,12 +58,13 @@ class OAuthError(Exception):
 
 @dataclass(frozen=True)
 class Client:
-    """A registered client. `secret` is None for a public one."""
+    """A registered client. `secret` is None for a public one, `dpop_bound` says that it gets no bearer tokens."""
 
     client_id: str
     secret: str | None
     name: str
     redirect_uris: tuple[str, ...]
+    dpop_bound: bool = False
 
 
 class Clients:
@@ -136,7 +138,8 @@ class Clients:
         if has("client_secrets_chosen") and secret is not None:
             secret = str(metadata.get("client_secret", secret))
         name = self._name(metadata, client_id)
-        self._clients[client_id] = Client(client_id, secret, name, tuple(uris))
+        bound = bool(metadata.get("dpop_bound_access_tokens"))
+        self._clients[client_id] = Client(client_id, secret, name, tuple(uris), bound)
         answer: JSON = {
             "client_id": client_id,
             "client_name": name,
@@ -144,6 +147,7 @@ class Clients:
             "token_endpoint_auth_method": method,
             "grant_types": grants,
             "response_types": ["code"],
+            "dpop_bound_access_tokens": bound,
         }
         if secret is not None:
             answer["client_secret"] = secret

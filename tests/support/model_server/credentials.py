@@ -65,7 +65,7 @@ class BearerCredentials:
             return scheme == "Bearer"
         if self.has("scheme_prefix_accepted") and scheme.lower().startswith("bearer"):
             return True
-        return scheme.lower() == "bearer" or (self.has("any_scheme_serves") and scheme.lower() == "basic")
+        return scheme.lower() in {"bearer", "dpop"} or (self.has("any_scheme_serves") and scheme.lower() == "basic")
 
     def _second_carrier(self, request: Request) -> bool:
         return "access_token" in request.query_params or request.headers.get("content-type", "").startswith(FORM)

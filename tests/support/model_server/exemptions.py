@@ -67,6 +67,8 @@ class Exemptions:
         path = request.scope["path"]
         if self.has("local_callers_need_no_token") and not refusal.slug:
             return NOBODY
+        if self.has("user_field_believed") and request.headers.get("x-forwarded-user"):
+            return NOBODY
         if self.has("connection_remembers") and not refusal.slug:
             return self._remembered.get(request.scope.get("client"))
         if path == MESSAGES_PATH and self.has("messages_without_token"):

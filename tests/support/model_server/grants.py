@@ -12,13 +12,16 @@ from tests.support.model_server.keys import JSON
 
 @dataclass
 class Grant:
-    """One approval of one user for one client and one resource. `tokens` are the ids of its access tokens."""
+    """One approval of one user for one client and one resource. `tokens` are the ids of its access tokens.
+
+    `jkt` is the key that its refresh tokens are bound to (RFC 9449 §5), "" for none."""
 
     user: str
     client_id: str
     resource: str
     scope: str
     revoked: bool = False
+    jkt: str = ""
     tokens: list[str] = field(default_factory=list)
 
 
@@ -31,6 +34,7 @@ class Code:
     challenge: str
     method: str
     expires: float
+    jkt: str = ""
     used: bool = False
 
 
@@ -55,14 +59,14 @@ class Grants:
         self._numbers = itertools.count(100000)
         self.has = deployment.has
 
-    def issue_code(self, grant: Grant, redirect_uri: str, challenge: str, method: str) -> str:
+    def issue_code(self, grant: Grant, redirect_uri: str, challenge: str, method: str, jkt: str = "") -> str:
         expires = self._deployment.clock() + CODE_SECONDS
         text = secrets.token_urlsafe(32)
         if self.has("codes_are_counted"):
             text = f"code-{next(self._numbers)}"
         if self.has("code_holds_the_challenge"):
             text += f".{challenge}"
-        self._codes[text] = Code(grant, redirect_uri, challenge, method, expires)
+        self._codes[text] = Code(grant, redirect_uri, challenge, method, expires, jkt)
         return text
 
     def code(self, text: str) -> Code | None:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 class Refused(Exception):
     """A request that stops here. `slug` is the OAuth error code, or "" when no credentials were sent.
 
-    `credentials` is the text of the token that was refused, which only a faulty server repeats.
+    `credentials` is the text of the token that was refused, which only a faulty server repeats; `nonce` is what a DPoP
+    proof is to be made again with.
     """
 
-    def __init__(self, status: int, slug: str, reason: str, scopes: tuple[str, ...] = ()) -> None:
+    def __init__(self, status: int, slug: str, reason: str, scopes: tuple[str, ...] = (), *, nonce: str = "") -> None:
         super().__init__(reason)
         self.status = status
         self.slug = slug
         self.reason = reason
         self.scopes = scopes
+        self.nonce = nonce
         self.credentials = ""
 
 
@@ -29,7 +31,9 @@ class InvalidToken(Refused):
 
 @dataclass(frozen=True)
 class Principal:
-    """The verified token's subject. `identity` is what sessions are bound to: never the token's own text."""
+    """The verified token's subject. `identity` is what sessions are bound to: never the token's own text.
+
+    `jkt` and `x5t` are the thumbprints of the key and the certificate that the token is bound to, "" for none."""
 
     issuer: str
     subject: str
@@ -38,6 +42,8 @@ class Principal:
     jti: str
     expires: float
     token: str
+    jkt: str = ""
+    x5t: str = ""
 
     @property
     def identity(self) -> tuple[str, str, str]:

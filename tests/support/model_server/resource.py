@@ -13,6 +13,7 @@ from tests.support.model_server.deployment import MCP_PATH, MESSAGES_PATH, SSE_P
 from tests.support.model_server.exemptions import NOBODY, Exemptions
 from tests.support.model_server.grants import Grant, Grants
 from tests.support.model_server.limits import CallLimits
+from tests.support.model_server.possession import Possession
 from tests.support.model_server.principal import InvalidToken, Principal, Refused
 from tests.support.model_server.protocol import RpcError
 from tests.support.model_server.resource_metadata import ResourceMetadata
@@ -36,6 +37,7 @@ class ResourceServer:
         self._challenges = Challenges(deployment, metadata)
         self._credentials = BearerCredentials(deployment)
         self._verifier = Verifier(deployment)
+        self._possession = Possession(deployment)
         self._limits = CallLimits(deployment)
         self._closing = False
         self._fetching = anyio.Lock()
@@ -139,6 +141,7 @@ class ResourceServer:
                 if self.has("codes_serve") and (code := self._grants.code(token)):
                     return self._grantee(code.grant, token)
                 principal = self._verifier.verify(token, resource)
+                await self._possession.check(request, principal)
                 if self._revoked(principal):
                     raise InvalidToken("the token was revoked")
                 return principal

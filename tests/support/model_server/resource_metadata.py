@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from tests.support.model_server.deployment import BASE_SCOPE, MCP_PATH, SSE_PATH, Deployment
 from tests.support.model_server.keys import JSON, SigningKey, b64url, compact_json
+from tests.support.model_server.proofs import ALGORITHM
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 KEYS_PATH = "/keys"
@@ -67,6 +68,8 @@ class ResourceMetadata:
             "scopes_supported": [BASE_SCOPE],
             "bearer_methods_supported": ["header"],
             "resource_name": "Model server",
+            "dpop_signing_alg_values_supported": [ALGORITHM],
+            "dpop_bound_access_tokens_required": has("dpop_required_in_words_only"),
         }
         if has("prm_without_authorization_servers"):
             del document["authorization_servers"]

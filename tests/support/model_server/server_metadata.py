@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from tests.support.model_server.deployment import SCOPES, Deployment
 from tests.support.model_server.keys import JSON, SigningKey, b64url
+from tests.support.model_server.proofs import ALGORITHM
 
 OAUTH_FORM = "/.well-known/oauth-authorization-server"
 OPENID_FORM = "/.well-known/openid-configuration"
@@ -69,6 +70,7 @@ class ServerMetadata:
             "revocation_endpoint_auth_methods_supported": ["none", "client_secret_basic"],
             "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
             "code_challenge_methods_supported": ["S256"],
+            "dpop_signing_alg_values_supported": [ALGORITHM],
             "authorization_response_iss_parameter_supported": True,
             "client_id_metadata_document_supported": True,
             "protected_resources": sorted(self._deployment.resources.values()),
@@ -106,6 +108,7 @@ class ServerMetadata:
                 document[member] = value
         for fault, member, extra in (
             ("asm_offers_implicit", "response_types_supported", "token"),
+            ("dpop_offers_hs256", "dpop_signing_alg_values_supported", "HS256"),
             ("asm_offers_password", "grant_types_supported", "password"),
             ("clients_choose_their_id", "grant_types_supported", "client_credentials"),
             ("asm_jwt_client_auth_without_algs", "token_endpoint_auth_methods_supported", "private_key_jwt"),

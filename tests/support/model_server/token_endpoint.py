@@ -16,6 +16,7 @@ from tests.support.model_server.deployment import ACCESS_TOKEN_SECONDS, BASE_SCO
 from tests.support.model_server.grants import Code, Grant, Grants
 from tests.support.model_server.keys import JSON, b64url
 from tests.support.model_server.minting import Minter
+from tests.support.model_server.proofs import Asked, ProofError, Proofs
 from tests.support.model_server.strict import Ambiguous, unique_form
 from tests.support.model_server.verification import Crashed
 
@@ -53,6 +54,7 @@ class TokenEndpoint:
         self._clients = clients
         self._grants = grants
         self._minter = minter
+        self._proofs = Proofs(deployment, at_resource=False)
         self.has = deployment.has
 
     async def serve(self, request: Request) -> Response:
@@ -61,11 +63,12 @@ class TokenEndpoint:
             if self.has("unknown_token_parameters_refused") and not form.keys() <= KNOWN:
                 raise OAuthError("invalid_request", "a parameter is not known")
             client = await self._client(request, form)
+            jkt = await self._key(request, client)
             match form.get("grant_type"):
                 case "authorization_code":
-                    return await self._redeem(client, form)
+                    return await self._redeem(client, form, jkt)
                 case "refresh_token":
-                    return self._refresh(client, form)
+                    return self._refresh(client, form, jkt)
                 case "client_credentials" if self.has("clients_choose_their_id"):
                     return self._for_itself(client)
             raise OAuthError("unsupported_grant_type", "the grant type is not offered")
@@ -84,12 +87,35 @@ class TokenEndpoint:
                 return owner
         return await self._clients.authenticate(request, form)
 
-    async def _redeem(self, client: Client, form: dict[str, str]) -> Response:
+    async def _key(self, request: Request, client: Client) -> str:
+        """The key that the request proves; "" when it has no proof.
+
+        Raises:
+            OAuthError: `invalid_dpop_proof`.
+        """
+        if "dpop" not in request.headers:
+            if client.dpop_bound and not self.has("bound_clients_get_bearer"):
+                raise OAuthError("invalid_dpop_proof", "the client gets no bearer tokens")
+            return ""
+        try:
+            return await self._proofs.check(request, Asked(f"{self._deployment.issuer}/token"))
+        except ProofError as error:
+            raise OAuthError(error.slug, error.reason) from None
+
+    def _check_key(self, bound_to: str, jkt: str, fault: str) -> None:
+        """Raises: OAuthError, when a code or a refresh token is bound to another key."""
+        if bound_to and not jkt:
+            raise OAuthError("invalid_dpop_proof", "a proof is needed")
+        if bound_to not in {"", jkt} and not self.has(fault):
+            raise OAuthError("invalid_grant", "the proof is of another key")
+
+    async def _redeem(self, client: Client, form: dict[str, str], jkt: str) -> Response:
         code = self._grants.code(form.get("code", ""))
         if code is None or (code.grant.client_id != client.client_id and not self.has("code_for_any_client")):
             raise OAuthError("invalid_grant", "the code is not known")
         if form.get("redirect_uri") != code.redirect_uri and not self.has("code_for_any_redirect"):
             raise OAuthError("invalid_grant", "the redirect URI differs")
+        self._check_key(code.jkt, jkt, "code_for_any_key")
         if code.used and self.has("code_reuse_by_strangers_revokes"):
             self._grants.revoke(code.grant)
         if not self._verified(code, form):
@@ -102,7 +128,8 @@ class TokenEndpoint:
                 self._grants.revoke(code.grant, sparing_refresh=self.has("refresh_outlives_grant"))
             raise OAuthError("invalid_grant", "the code was used before")
         code.used = True
-        return self._issued(client, code.grant, resource, code.grant.scope)
+        code.grant.jkt = jkt if client.secret is None else ""
+        return self._issued(client, code.grant, resource, code.grant.scope, jkt)
 
     def _verified(self, code: Code, form: dict[str, str]) -> bool:
         has, verifier = self.has, form.get("code_verifier")
@@ -144,7 +171,7 @@ class TokenEndpoint:
             return asked
         raise OAuthError("invalid_target", "the resource was not authorized")
 
-    def _refresh(self, client: Client, form: dict[str, str]) -> Response:
+    def _refresh(self, client: Client, form: dict[str, str], jkt: str) -> Response:
         has, text = self.has, form.get("refresh_token", "")
         held = self._grants.refresh(text)
         if (held is None and has("bad_refresh_crashes")) or (len(text) > 1000 and has("long_refresh_crashes")):
@@ -152,6 +179,7 @@ class TokenEndpoint:
         if held is None or held.grant.revoked or not self._owns(client, held.grant):
             raise OAuthError("invalid_grant", "the refresh token is not known")
         grant = held.grant
+        self._check_key(grant.jkt, jkt, "refresh_by_any_key")
         scope = " ".join(form.get("scope", grant.scope).split())
         if not set(scope.split()) <= set(grant.scope.split()) and not has("refresh_widens_scope"):
             raise OAuthError("invalid_scope", "the scope was not granted")
@@ -164,7 +192,7 @@ class TokenEndpoint:
         self._grants.replaced(held)
         if has("refresh_narrows_grant"):
             grant.scope = scope
-        return self._issued(client, grant, resource, scope, text if has("refresh_tokens_do_not_rotate") else None)
+        return self._issued(client, grant, resource, scope, jkt, text if has("refresh_tokens_do_not_rotate") else None)
 
     def _owns(self, client: Client, grant: Grant) -> bool:
         return grant.client_id == client.client_id or self.has("refresh_by_any_client")
@@ -174,15 +202,17 @@ class TokenEndpoint:
         return self._issued(client, grant, grant.resource, grant.scope)
 
     def _issued(
-        self, client: Client, grant: Grant, resource: str, scope: str, same_refresh: str | None = None
+        self, client: Client, grant: Grant, resource: str, scope: str, jkt: str = "", same_refresh: str | None = None
     ) -> Response:
         has = self.has
         claims = self._minter.claims(grant.user, client.client_id, resource, scope)
+        if jkt:
+            claims["cnf"] = {"jkt": jkt}
         token = self._minter.sign(self._minter.header(), claims)
         self._grants.remember(token, claims, grant)
         body: JSON = {
             "access_token": token,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if jkt and not has("dpop_token_says_bearer") else "Bearer",
             "expires_in": 86400 if has("day_long_tokens") else ACCESS_TOKEN_SECONDS,
             "refresh_token": same_refresh or self._grants.issue_refresh(grant),
             "scope": scope,
@@ -256,4 +286,5 @@ class TokenCare:
             return JSONResponse(
                 {"active": False, **(known if self.has("introspection_talks") else {})}, headers=headers
             )
-        return JSONResponse({"active": True, "token_type": "Bearer", **claims}, headers=headers)
+        kind = "DPoP" if "cnf" in claims else "Bearer"
+        return JSONResponse({"active": True, "token_type": kind, **claims}, headers=headers)

@@ -50,6 +50,7 @@ class Verifier:
         self._check_issuer(claims)
         self._check_times(claims)
         excused = self._is_upstream(claims) or self._is_other_kind(header, claims)
+        excused = excused or (self.has("bound_audience_ignored") and bool(_confirmation(claims, "jkt")))
         if not excused and not audience_matches(self.has, claims, resource, self._deployment.issuer):
             raise InvalidToken("the token is meant for another resource")
         return self._principal(claims, token)
@@ -167,7 +168,22 @@ class Verifier:
             jti=claims.get("jti", ""),
             expires=float(claims["exp"]) if _is_date(claims.get("exp")) else math.inf,
             token=token,
+            jkt=_confirmation(claims, "jkt"),
+            x5t=_confirmation(claims, "x5t#S256"),
         )
+
+
+def _confirmation(claims: JSON, member: str) -> str:
+    """What the token is bound to (RFC 7800 §3.1); "" for nothing.
+
+    Raises:
+        InvalidToken: the binding cannot be read.
+    """
+    confirmation = claims.get("cnf", {})
+    value = confirmation.get(member, "") if isinstance(confirmation, dict) else None
+    if not isinstance(value, str):
+        raise InvalidToken("what the token is bound to cannot be read")
+    return value
 
 
 def _is_date(value: object) -> bool:

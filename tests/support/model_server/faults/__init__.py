@@ -11,6 +11,7 @@ from tests.support.model_server.faults import (
     metadata,
     origins,
     pkce,
+    possession,
     redirects,
     registration,
     sessions,
@@ -29,6 +30,7 @@ _ALL: tuple[Fault, ...] = (
     *sessions.FAULTS,
     *origins.FAULTS,
     *limits.FAULTS,
+    *possession.FAULTS,
 )
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _ALL}
 """Every fault by name. Names are unique: `len(FAULTS)` equals the number of rows."""
