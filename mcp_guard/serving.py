@@ -65,6 +65,7 @@ def configuration(app: ASGIApp | str, *, encryption: Encryption | None = None, *
     """
     fixed: dict[str, Any] = {
         "http": http_protocol(),
+        "ws": websocket_protocol(),
         "proxy_headers": False,
         "server_header": False,
         "access_log": False,
@@ -126,9 +127,7 @@ class Bounded(_Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        encrypted = transport.get_extra_info("ssl_object")
-        if encrypted is not None:
-            self.app = telling(self.app, tls_extension(encrypted))
+        tell(self, transport)
         # With TLS, a limit of 0 would count an empty buffer as full.
         transport.set_write_buffer_limits(high=1, low=0)
         connection = transport.get_extra_info("socket")
@@ -190,6 +189,13 @@ def tls_extension(connection: ssl.SSLObject) -> dict[str, Any]:
     return {"server_cert": None, "client_cert_chain": chain, "client_cert_name": None, "client_cert_error": None}
 
 
+def tell(protocol: Any, transport: asyncio.BaseTransport) -> None:
+    """Have the app of a connection told of its encryption, if it has any."""
+    encrypted = transport.get_extra_info("ssl_object")
+    if encrypted is not None:
+        protocol.app = telling(protocol.app, tls_extension(encrypted))
+
+
 def telling(app: Any, tls: dict[str, Any]) -> ASGIApp:
     """`app`, told of the encrypted connection that its requests come by."""
 
@@ -206,6 +212,27 @@ def http_protocol() -> type[asyncio.Protocol]:
         return with_httptools()
     except ImportError:
         return with_h11()
+
+
+def websocket_protocol() -> type[asyncio.Protocol] | None:
+    """The implementation for uvicorn's `ws` setting on the library that is installed, None without one.
+
+    uvicorn hands a connection on to it with an app of its own, which has to be told of the encryption again.
+    """
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+    if AutoWebSocketsProtocol is None:
+        return None
+    implementation: Any = AutoWebSocketsProtocol
+
+    class Told(implementation):  # type: ignore[misc]
+        """Nothing besides."""
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            tell(self, transport)
+
+    return Told
 
 
 def with_httptools() -> type[asyncio.Protocol]:
