@@ -7,7 +7,7 @@ socket, and all layers judge it again with the token. Nothing of it reaches the 
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,7 +24,6 @@ from mcp_guard.sockets import DENIAL, EVENT_STREAM, MCP_SUBPROTOCOL, SWITCHING, 
 
 HELLO_BYTES: Final = 16 * 1024
 HELLO_MEMBERS: Final = frozenset({"op", "token"})
-WELCOME: Final = '{"op":"welcome"}'
 RETRY_SECONDS: Final = 5
 """When to try again while too many sockets wait for a hello: none of them does so for long."""
 NOTHING: Final[Mapping[type, Any]] = MappingProxyType({})
@@ -47,23 +46,24 @@ class Handshakes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         line = Line(receive, send, DENIAL in scope.get("extensions", {}))
-        request = as_request(scope)
-        offered = tuple(scope.get("subprotocols", ()))
+        offered = set(scope.get("subprotocols", ()))
+        spoken = tuple(offered & {MCP_SUBPROTOCOL})
+        request = as_request(scope, spoken)
         if routed(request) not in self.paths:
             await self._judged(line, request, Pipeline(self.inner.handshake_steps(), nowhere))
         elif self._awaits_hello(request, offered):
-            await self._judged(line, request, Pipeline(self.outer.steps, Lobby(self, line, request, offered)))
+            await self._judged(line, request, Pipeline(self.outer.steps, Lobby(self, line, request, spoken)))
         else:
-            await self.open(line, request, offered)
+            await self.open(line, request, spoken)
 
-    def _awaits_hello(self, request: Scope, offered: Sequence[str]) -> bool:
+    def _awaits_hello(self, request: Scope, offered: Collection[str]) -> bool:
         """Whether the token may come in a message: there is none where a client could put one in a handshake."""
         named = any(name == b"authorization" for name, _ in request["headers"])
         return self.terms.hello and not (named or request.get("query_string")) and set(offered) <= {MCP_SUBPROTOCOL}
 
-    async def open(self, line: Line, request: Scope, offered: tuple[str, ...]) -> None:
+    async def open(self, line: Line, request: Scope, subprotocols: tuple[str, ...]) -> None:
         """Judge a handshake that has its token, and serve the socket."""
-        conversation = Conversation(self.terms, self.clock, line, request, offered, self.inner)
+        conversation = Conversation(self.terms, self.clock, line, request, subprotocols, self.inner)
         await self._judged(line, request, self.inner, {Conversation: conversation})
 
     async def _judged(self, line: Line, request: Scope, layers: Pipeline, facts: Mapping[type, Any] = NOTHING) -> None:
@@ -90,7 +90,7 @@ class Lobby:
     handshakes: Handshakes
     line: Line
     request: Scope
-    offered: tuple[str, ...]
+    subprotocols: tuple[str, ...]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         waiting, terms = self.handshakes.waiting, self.handshakes.terms
@@ -110,7 +110,7 @@ class Lobby:
 
     async def _token(self, send: Send) -> str | None:
         """Accept the socket, and hear the token; None when it is closed instead."""
-        self.line.subprotocol = MCP_SUBPROTOCOL if self.offered else None
+        self.line.subprotocol = MCP_SUBPROTOCOL if self.subprotocols else None
         await send({"type": "http.response.start", "status": SWITCHING, "headers": [EVENT_STREAM]})
         try:
             async with asyncio.timeout(self.handshakes.terms.hello_deadline.total_seconds()):
@@ -125,9 +125,8 @@ class Lobby:
 
     async def _open(self, token: str) -> None:
         """Have all layers judge the handshake as they would have with the token in its field."""
-        self.line.welcome = WELCOME
         headers = [*self.request["headers"], (b"authorization", f"Bearer {token}".encode())]
-        await self.handshakes.open(self.line, {**self.request, "headers": headers}, self.offered)
+        await self.handshakes.open(self.line, {**self.request, "headers": headers}, self.subprotocols)
 
 
 def token_of(text: str | None) -> str | None:

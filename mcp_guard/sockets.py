@@ -5,7 +5,7 @@ messages, and any other status refuses it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +19,10 @@ from mcp_guard.failures import ConfigurationError
 from mcp_guard.protocol.event_stream import Blocks, data_of, read_fields
 
 MCP_SUBPROTOCOL: Final = "mcp"
+"""The one subprotocol that is spoken. Others are not handed to the app: clients put credentials there, of any form."""
 SWITCHING: Final = 101
+WELCOME: Final = '{"op":"welcome"}'
+"""What a socket that was accepted before its token came is answered with when the app takes it."""
 EVENT_STREAM: Final = (b"content-type", b"text/event-stream")
 CLOSING_SECONDS: Final = 1.0
 """How long the server may take to send the end of a socket whose client does not read."""
@@ -27,8 +30,9 @@ DENIAL: Final = "websocket.http.response"
 """The ASGI extension by which a handshake is refused with a response of its own."""
 
 SCHEMES: Final[Mapping[str, str]] = MappingProxyType({"ws": "http", "wss": "https"})
-LEFT_OUT: Final = frozenset({b"content-length", b"content-type", b"last-event-id", b"mcp-session-id"})
-"""What a handshake has no use for: it has no body, and a socket is a session of its own."""
+OFFER: Final = b"sec-websocket-protocol"
+LEFT_OUT: Final = frozenset({b"content-length", b"content-type", b"last-event-id", b"mcp-session-id", OFFER})
+"""What a handshake has no use for: it has no body, and a socket is a session of its own. The offer is written anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,6 @@ class Line:
     subprotocol: str | None = None
     headers: RawHeaders = field(default_factory=list)
     accepted: bool = False
-    welcome: str | None = None
     denied: bool = False
     over: bool = False
     decided: Close | None = None
@@ -137,8 +140,9 @@ class Line:
             said = [pair for pair in headers if pair[0].lower() not in LEFT_OUT]
             message = {"type": "websocket.accept", "subprotocol": self.subprotocol, "headers": said}
             await self.outer_send(message)
-        elif self.welcome is not None:
-            await self.say(self.welcome)
+        else:
+            # The guard accepted it to hear the token; now the app does.
+            await self.say(WELCOME)
 
     async def _deny(self, message: Message) -> None:
         """Refuse the handshake: with the response as it is where the server can, with its own otherwise."""
@@ -149,10 +153,11 @@ class Line:
             await self.outer_send({"type": "websocket.close", "code": 1008, "reason": ""})
 
 
-def as_request(scope: Scope) -> dict[str, Any]:
-    """The handshake as the GET that it is (RFC 6455 §4.1)."""
+def as_request(scope: Scope, subprotocols: Sequence[str]) -> dict[str, Any]:
+    """The handshake as the GET that it is (RFC 6455 §4.1), with `subprotocols` on offer."""
     members = {name: value for name, value in scope.items() if name not in {"subprotocols", "extensions"}}
     headers = [(name, value) for name, value in scope["headers"] if name not in LEFT_OUT]
+    headers += [(OFFER, one.encode()) for one in subprotocols]
     scheme = scope.get("scheme", "ws")
     extensions = {name: value for name, value in scope.get("extensions", {}).items() if name != DENIAL}
     return {

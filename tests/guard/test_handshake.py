@@ -147,6 +147,21 @@ async def test_an_app_may_refuse_a_socket() -> None:
         assert (await client.denied())[0] == 403
 
 
+@pytest.mark.parametrize("other", [token(), "opaque-1f7d", "graphql-ws"])
+@pytest.mark.parametrize("spoken", [["mcp"], []])
+async def test_of_subprotocols_the_app_sees_the_one_of_mcp_alone_since_others_may_be_credentials(
+    spoken: list[str], other: str
+) -> None:
+    place = Place(app=SpeakingApp(subprotocol=spoken[0] if spoken else None))
+    async with place.opened(bearer(), subprotocols=[other, *spoken]) as client:
+        assert (await client.accepted())["subprotocol"] == (spoken[0] if spoken else None)
+    scope = place.app.scopes[0]
+    assert scope["subprotocols"] == spoken
+    offer = [value.decode() for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
+    assert offer == spoken
+    assert other not in place.recorded()
+
+
 # The first message.
 
 
@@ -272,6 +287,18 @@ async def test_a_token_elsewhere_is_refused_before_the_socket_is_accepted_and_no
     async with place.opened(**members) as client:
         assert (await client.denied())[0] == 401
     assert "eyJ" not in place.recorded()
+
+
+async def test_each_socket_that_waits_for_a_hello_is_counted_until_it_ends() -> None:
+    place = Place(terms=SocketTerms(hello=True, waiting_per_address=2))
+    async with place.opened() as first:
+        await first.accepted()
+        async with place.opened() as second:
+            await second.accepted()
+        async with place.opened() as third:
+            await third.accepted()
+            async with place.opened() as fourth:
+                assert (await fourth.denied())[0] == 429
 
 
 async def test_a_client_that_leaves_before_its_hello_is_let_go_of() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -14,9 +14,12 @@ from mcp_guard.failures import StoreUnavailable
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.profiles import Limits
 from mcp_guard.revocation import Revoker
-from mcp_guard.sockets import SocketTerms
+from mcp_guard.sockets import DENIAL, SocketTerms
+from mcp_guard.spoken import Spoken
+from tests.guard.certificates import certificate, over_tls, pem, x5t
+from tests.guard.certificates import field as client_cert
 from tests.guard.signing import ISSUER, NOW
-from tests.guard.socketing import META, Place, asked, bearer, call, say
+from tests.guard.socketing import META, RESOURCE, Place, asked, bearer, call, say
 
 NOTIFICATION = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
@@ -80,6 +83,7 @@ async def test_messages_of_a_principal_are_limited_as_requests_are() -> None:
         (json.dumps(asked("tools/call", 1, name="whoami", Arguments={})), -32600),
         (json.dumps(asked("ping", 1, _meta={"io.modelcontextprotocol/protocolVersion": "2099-01-01"})), -32020),
         (json.dumps(asked("ping\u00e9", 1, _meta=META)), -32020),
+        (json.dumps({**asked("ping", 1, _meta=META), "method": 7}), -32600),
     ],
 )
 async def test_a_message_with_more_than_one_reading_is_refused(text: str, code: int) -> None:
@@ -250,6 +254,32 @@ async def test_a_server_that_shuts_down_says_that_it_goes_away() -> None:
         await place.guarded.close()
 
 
+async def test_a_certificate_that_expires_closes_the_socket_at_the_next_message() -> None:
+    shown = certificate(not_after=NOW + 60)
+    place = Place(resource=replace(RESOURCE, certificates="allowed"))
+    bound = bearer(cnf={"x5t#S256": x5t(shown)})
+    async with place.opened(bound, extensions={DENIAL: {}, **over_tls(pem(shown))}) as client:
+        await client.accepted()
+        assert (await client.ask(call("whoami")))["result"]
+        place.clock.advance(61)
+        client.say(call("whoami", 2))
+        assert await client.closed() == (1008, "authorization_over")
+    assert len(place.app.heard) == 1
+
+
+async def test_a_trusted_proxy_may_say_whose_certificate_it_saw() -> None:
+    shown = certificate()
+    settings = {"trusted_proxies": ("127.0.0.1/32",), "proxy_certificates": True}
+    place = Place(resource=replace(RESOURCE, certificates="allowed"), settings=settings)
+    bound = bearer(cnf={"x5t#S256": x5t(shown)})
+    async with place.opened(bound, (b"client-cert", client_cert(shown))) as client:
+        await client.accepted()
+        assert (await client.ask(call("whoami")))["result"]
+    async with place.opened(bound, (b"client-cert", client_cert(certificate("other")))) as client:
+        assert (await client.denied())[0] == 401
+    assert len(place.app.scopes) == 1
+
+
 # What the app says.
 
 
@@ -313,6 +343,42 @@ async def test_an_answer_to_no_request_is_dropped_and_an_error_without_an_id_is_
         assert await client.hear() == unread
 
 
+async def test_what_the_app_says_of_a_task_of_another_principal_is_not_said_on_the_socket() -> None:
+    foreign = {"jsonrpc": "2.0", "method": "notifications/tasks/status", "params": {"taskId": "t1", "status": "done"}}
+    plain = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info"}}
+    texts = [{"type": "websocket.send", "text": json.dumps(value)} for value in (foreign, plain)]
+    async with Place(app=Saying([ACCEPT, *texts])).talking() as client:
+        assert await client.hear() == plain
+
+
+async def test_an_answer_that_cannot_be_judged_is_not_said() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        while (await receive())["type"] == "websocket.receive":
+            await say(send, {"jsonrpc": "2.0", "id": 1, "result": {"task": {"taskId": 7}}})
+
+    place = Place(app=app)
+    async with place.talking() as client:
+        refused = await client.ask(call("whoami"))
+    assert (refused["id"], refused["error"]["code"]) == (1, -32603)
+
+
+async def test_nothing_that_the_app_says_after_the_end_goes_out() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        await receive()
+        answer = {"jsonrpc": "2.0", "id": 1, "result": {}}
+        await asyncio.gather(say(send, answer), send({"type": "websocket.close"}))
+        await say(send, {"jsonrpc": "2.0", "method": "notifications/message"})
+
+    async with Place(app=app).talking() as client:
+        client.say(call("whoami"))
+        assert (await client.closed())[0] == 1000
+    assert [message["type"] for message in client.everything] == ["websocket.accept", "websocket.close"]
+
+
 async def test_the_close_of_the_app_is_passed_on() -> None:
     place = Place(app=Saying([ACCEPT, {"type": "websocket.close", "code": 3000, "reason": "enough"}]))
     async with place.talking() as client:
@@ -359,3 +425,13 @@ async def test_a_fault_in_saying_what_came_of_a_message_closes_the_socket(caplog
         client.say(call("whoami"))
         await place.app.ended_one()
     assert "could not be judged" in caplog.text
+
+
+async def test_a_layer_that_waits_for_the_client_waits_until_the_message_is_answered() -> None:
+    said = Spoken(b"{}")
+    assert (await said.receive())["body"] == b"{}"
+    waiting = asyncio.ensure_future(said.receive())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    said.done.set()
+    assert await waiting == {"type": "http.disconnect"}
