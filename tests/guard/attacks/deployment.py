@@ -39,6 +39,7 @@ MODERN = "2026-07-28"
 PLENTY = Limit(1_000_000, timedelta(minutes=1))
 UNLIMITED = Limits(address=PLENTY, principal=PLENTY, tool=PLENTY, connections=PLENTY, address_connections=PLENTY)
 """The corpus shoots fast from one address; limits have attacks of their own."""
+OPENED = SocketTerms()
 USERS = {"alice": "correct horse battery", "bob": "staple for bob only"}
 ADMINISTERED = ScopePolicy(tools={"ad*": frozenset({"mcp:admin"})})
 """Of the demo's tools, `add` needs a scope of its own."""
@@ -237,12 +238,13 @@ def deployed(
     server: str = "",
     app: Callable[[], ASGIApp] = demo_server,
     public: str = "",
+    websocket: SocketTerms | None = OPENED,
     **uvicorn_settings: Any,
 ) -> Iterator[Deployment]:
     """A deployment that lives as long as the block, with its state in what `store` makes.
 
     It is served by `server`, one of `SERVERS`; without one by uvicorn as it comes, with `uvicorn_settings`. With the
-    origin `public`, it stands behind proxies on this machine.
+    origin `public`, it stands behind proxies on this machine. It opens WebSockets on the terms of `websocket`.
     """
     made: list[Deployment] = []
 
@@ -272,7 +274,7 @@ def deployed(
             ring=KeyRing.generate(),
             audit=AuditLog(audit),
             limits=limits,
-            websocket=SocketTerms(),
+            websocket=websocket,
             trusted_proxies=("127.0.0.1/32",) if public else (),
         )
         made.append(Deployment(origin, downstream, audit, key, keys.ids[0], server, port, set(USERS.values())))

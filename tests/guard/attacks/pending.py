@@ -68,7 +68,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "tls-07": ("tests/guard/test_encryption.py", "test_tls_07_"),
     "tls-09": ("tests/guard/load/test_certificate_renewal.py", "test_tls_09_"),
     "st-17": ("tests/guard/test_workers.py", "test_uvicorn_with_two_workers_on_memory_stops_and_says_why"),
-    "ws-04": ("tests/guard/test_handshake.py", "test_without_the_layer_a_good_token_opens_none"),
+    "ws-04": ("tests/guard/attacks/test_websocket.py", "test_ws_04_"),
     "ws-05": ("tests/end_to_end/test_websocket.py", "test_ws_05_"),
     "ses-16": ("tests/guard/layers/test_session.py", "test_a_session_expires_when_it_is_not_used"),
 }
