@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import ssl
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,8 @@ logger = logging.getLogger("mcp_guard")
 
 RETRY_SECONDS: Final = 1.0
 """The least time between two attempts while an issuer cannot be reached."""
+JITTER_SECONDS: Final = 0.5
+"""What is added to it at random, up to this, so that many workers do not ask in step."""
 AHEAD: Final = 0.8
 """The part of `max_age` after which a set is fetched anew, so that no request waits for it."""
 
@@ -46,7 +49,7 @@ class RemoteKeys:
     """The JWK Set that `issuer` publishes, at `jwks_url` or where its metadata says (RFC 8414 §3, OpenID Discovery §4).
 
     One fetch at a time, of at most two seconds, 256 KiB and 64 keys. A good set stays in force until a better one is
-    there. It runs on asyncio.
+    there; while the issuer is away it is asked for in the background, about once a second. It runs on asyncio.
     """
 
     def __init__(
@@ -81,10 +84,11 @@ class RemoteKeys:
         self._keys: KeySet | None = None
         self._document: Any = None
         self._fetched = -inf
-        self._failed: float | None = None
+        self._retry_at: float | None = None
         self._problem = ""
         self._looked_for_new = -inf
         self._flight: asyncio.Task[None] | None = None
+        self._retrying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         await self._fetch_now()
@@ -94,14 +98,16 @@ class RemoteKeys:
             logger.warning("%s", self._unavailable())
 
     async def close(self) -> None:
-        flight, self._flight = self._flight, None
-        if flight is not None and not flight.done():
-            flight.cancel()
-            await asyncio.wait([flight])
+        running = [task for task in (self._retrying, self._flight) if task is not None and not task.done()]
+        self._retrying, self._flight = None, None
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
     def purge(self) -> None:
         """Forget the keys; the next token waits for a fetch. For an operator who knows that a key was stolen."""
-        self._keys, self._document, self._fetched, self._failed = None, None, -inf, None
+        self._keys, self._document, self._fetched, self._retry_at = None, None, -inf, None
 
     @property
     def stale_seconds(self) -> float:
@@ -128,7 +134,7 @@ class RemoteKeys:
                 await self._fetch_now()
             if self._keys is None or self._clock.monotonic() - self._fetched >= self._last_resort:
                 raise self._unavailable()
-        elif age >= self._max_age and self._failed is None:
+        elif age >= self._max_age and self._retry_at is None:
             await self._fetch_now()
         elif age >= self._ahead and self._may_retry():
             self._take_off()
@@ -137,27 +143,23 @@ class RemoteKeys:
     async def _with_news(self, keys: KeySet) -> KeySet:
         """The set after looking for a key that is not in `keys`, which tokens may ask for as often as they like."""
         now = self._clock.monotonic()
-        if self._failed is not None:
+        if self._retry_at is not None:
             if not self._may_retry():
                 raise self._unavailable()
-        elif now < self._looked_for_new + self._cooldown and not self._in_flight():
+        elif now < self._looked_for_new + self._cooldown and not _runs(self._flight):
             return keys
         self._looked_for_new = now
         await self._fetch_now()
-        if self._failed is not None or self._keys is None:
+        if self._retry_at is not None or self._keys is None:
             raise self._unavailable()
         return self._keys
 
     def _may_retry(self) -> bool:
-        return self._failed is None or self._in_flight() or self._clock.monotonic() >= self._failed + RETRY_SECONDS
-
-    def _in_flight(self) -> bool:
-        flight = self._flight
-        return flight is not None and not flight.done() and flight.get_loop() is asyncio.get_running_loop()
+        return self._retry_at is None or _runs(self._flight) or self._clock.monotonic() >= self._retry_at
 
     def _take_off(self) -> "asyncio.Task[None]":
         """The one fetch in flight. It is a task of its own, so that the request that began it may be cancelled."""
-        if self._flight is None or not self._in_flight():
+        if self._flight is None or not _runs(self._flight):
             self._flight = asyncio.get_running_loop().create_task(self._fetch(), name=f"keys of {self._issuer}")
         return self._flight
 
@@ -169,15 +171,29 @@ class RemoteKeys:
             document = await within_deadline(self._download(), f"the issuer {self._issuer}")
             keys = self._keys if self._keys is not None and document == self._document else import_set(document)
         except (FetchError, JwkError) as fault:
-            self._failed = self._clock.monotonic()
-            if fault.reason != self._problem:
-                logger.warning("the keys of %s could not be fetched: %s", self._issuer, fault.reason)
-            self._problem = fault.reason
+            self._retry_later(fault.reason)
             return
         if keys is not self._keys:
             log_ignored(f"keys of {self._issuer}", keys)
         self._keys, self._document, self._fetched = keys, document, self._clock.monotonic()
-        self._failed, self._problem = None, ""
+        self._retry_at, self._problem = None, ""
+
+    def _retry_later(self, problem: str) -> None:
+        """Say once what is wrong, and ask again later; in the background where a set is at hand until then."""
+        if problem != self._problem:
+            logger.warning("the keys of %s could not be fetched: %s", self._issuer, problem)
+        jitter = secrets.randbelow(1000) / 1000 * JITTER_SECONDS
+        self._problem, self._retry_at = problem, self._clock.monotonic() + RETRY_SECONDS + jitter
+        if self._keys is not None and not _runs(self._retrying):
+            retrying = self._keep_trying()
+            self._retrying = asyncio.get_running_loop().create_task(retrying, name=f"retries of {self._issuer}")
+
+    async def _keep_trying(self) -> None:
+        """Ask until the issuer answers, whether requests come or not."""
+        while self._retry_at is not None and self._keys is not None:
+            await asyncio.sleep(self._retry_at - self._clock.monotonic())
+            if self._may_retry():
+                await self._fetch_now()
 
     async def _download(self) -> Any:
         async with JsonClient(self._tls) as client:
@@ -188,3 +204,8 @@ class RemoteKeys:
 
     def _unavailable(self) -> KeySourceUnavailable:
         return KeySourceUnavailable(f"no keys of the issuer {self._issuer}: {self._problem or 'none fetched yet'}")
+
+
+def _runs(task: "asyncio.Task[None] | None") -> bool:
+    """Whether a task is under way, on the loop that runs now."""
+    return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()

@@ -19,6 +19,7 @@ import trustme
 from mcp_guard.clock import ManualClock
 from mcp_guard.failures import ConfigurationError, KeySourceUnavailable
 from mcp_guard.keysources import Freshness, RemoteKeys, StaticKeys
+from mcp_guard.keysources.remote import JITTER_SECONDS, RETRY_SECONDS
 from mcp_guard.outbound import TOTAL_SECONDS, check_url
 from tests.guard.signing import SigningKey, jwk_set
 
@@ -26,6 +27,8 @@ K1, K2 = SigningKey.new(), SigningKey.new(kid="k2")
 JWKS = json.dumps(jwk_set(K1)).encode()
 BOTH = json.dumps(jwk_set(K1, K2)).encode()
 JSON_TYPE = "content-type: application/json"
+DUE_SECONDS = RETRY_SECONDS + JITTER_SECONDS
+"""How long after a failure an issuer is asked again at the latest."""
 
 
 def answer(body: bytes, status: str = "200 OK", *fields: str) -> bytes:
@@ -127,6 +130,28 @@ async def settled(keys: RemoteKeys) -> None:
     flight = keys._flight
     if flight is not None:
         await asyncio.wait([flight], timeout=5)
+
+
+def retries(one: Issuer) -> int:
+    """How many tasks go on asking this issuer."""
+    return sum(task.get_name() == f"retries of {one.url}" for task in asyncio.all_tasks())
+
+
+async def warm_without_issuer(one: Issuer, clock: ManualClock, *workers: RemoteKeys) -> None:
+    """Give keys to workers, and let the issuer be away the next time they ask it, which they have when this ends."""
+    for keys in workers:
+        await keys.start()
+    one.publish(b"", "503 Service Unavailable")
+    clock.advance(240)
+    await asked_again(*workers)
+
+
+async def asked_again(*workers: RemoteKeys) -> None:
+    """Let each verify a token, and wait until those that ask the issuer for that have heard."""
+    for keys in workers:
+        assert await has(keys)
+    for keys in workers:
+        await settled(keys)
 
 
 class TestKeysAtHand:
@@ -395,7 +420,7 @@ class TestOutages:
             assert "answered 404" in caplog.text
             await unavailable(keys)
             one.answers["/jwks"] = good
-            clock.advance(1)
+            clock.advance(DUE_SECONDS)
             assert await has(keys)
 
     async def test_while_the_issuer_is_down_it_is_tried_once_a_second(self, clock: ManualClock) -> None:
@@ -420,9 +445,10 @@ class TestOutages:
             clock.advance(3300)
             assert "answered 503" in await unavailable(keys)
             one.publish(JWKS)
-            clock.advance(1)
+            clock.advance(DUE_SECONDS)
             assert await has(keys)
             assert keys.stale_seconds == 0
+            await keys.close()
 
     async def test_what_a_stale_key_verified_is_believed_for_a_second(self, clock: ManualClock) -> None:
         async with issuer() as one:
@@ -433,6 +459,7 @@ class TestOutages:
             found = await keys.find("k1", "ES256")
             assert found is not None
             assert found.good_until == clock.monotonic() + 1
+            await keys.close()
 
     async def test_an_unknown_key_cannot_be_judged_while_the_issuer_is_down(self, clock: ManualClock) -> None:
         async with issuer() as one:
@@ -443,8 +470,76 @@ class TestOutages:
             await unavailable(keys, "k2")
             assert len(one.lines) == 2
             one.publish(BOTH)
-            clock.advance(1)
+            clock.advance(DUE_SECONDS)
             assert await has(keys, "k2")
+            await keys.close()
+
+    async def test_an_issuer_that_is_away_is_asked_again_without_a_request(self, clock: ManualClock) -> None:
+        async with issuer() as one:
+            keys = remote(one, clock)
+            await warm_without_issuer(one, clock, keys)
+            one.publish(BOTH)
+            clock.advance(DUE_SECONDS)
+            async with asyncio.timeout(10):
+                while keys.stale_seconds or retries(one):  # noqa: ASYNC110 - nothing tells that it happened
+                    await asyncio.sleep(0.01)
+            assert len(one.lines) == 3
+            assert await has(keys, "k2")
+            assert len(one.lines) == 3
+
+    async def test_what_is_asked_in_the_background_counts_with_what_requests_ask(self, clock: ManualClock) -> None:
+        async with issuer() as one:
+            keys = remote(one, clock)
+            await warm_without_issuer(one, clock, keys)
+            clock.advance(DUE_SECONDS)
+            await asked_again(keys)
+            assert len(one.lines) == 3
+            loop = asyncio.get_running_loop()
+            woken = loop.time() + DUE_SECONDS + 0.1
+            while loop.time() < woken:
+                await asyncio.sleep(0.05)
+                assert len(one.lines) == 3, "the clock stands still: it is too early"
+            assert retries(one) == 1
+            await keys.close()
+
+    async def test_many_workers_do_not_ask_in_step(self, clock: ManualClock) -> None:
+        async with issuer() as one:
+            tls = ssl.create_default_context()
+            workers = [remote(one, clock, tls=tls) for _ in range(20)]
+            await warm_without_issuer(one, clock, *workers)
+            asked = []
+            for seconds in (RETRY_SECONDS - 0.01, 0.01 + JITTER_SECONDS / 2, JITTER_SECONDS / 2):
+                clock.advance(seconds)
+                await asked_again(*workers)
+                asked.append(len(one.lines) - 40)
+            assert asked[0] == 0
+            assert 0 < asked[1] < 20
+            assert asked[2] == 20
+            await asyncio.gather(*(keys.close() for keys in workers))
+
+    async def test_closing_ends_the_retries(self, clock: ManualClock) -> None:
+        async with issuer() as one:
+            keys = remote(one, clock)
+            await warm_without_issuer(one, clock, keys)
+            assert retries(one) == 1
+            await keys.close()
+            assert retries(one) == 0
+
+    async def test_nothing_is_asked_in_the_background_without_keys_to_go_on_with(self, clock: ManualClock) -> None:
+        async with issuer(b"down") as one:
+            await unavailable(remote(one, clock))
+            assert retries(one) == 0
+
+    async def test_purging_ends_the_retries(self, clock: ManualClock) -> None:
+        async with issuer() as one:
+            keys = remote(one, clock)
+            await warm_without_issuer(one, clock, keys)
+            keys.purge()
+            await unavailable(keys)
+            async with asyncio.timeout(10):
+                while retries(one):  # noqa: ASYNC110 - nothing tells that it happened
+                    await asyncio.sleep(0.01)
+            assert len(one.lines) == 3
 
     @pytest.mark.parametrize("garbage", GARBAGE)
     async def test_garbage_never_replaces_good_keys(self, clock: ManualClock, garbage: bytes) -> None:
@@ -456,6 +551,7 @@ class TestOutages:
             assert await has(keys)
             assert len(one.lines) == 2
             assert keys.stale_seconds == 1
+            await keys.close()
 
     @pytest.mark.parametrize("garbage", GARBAGE)
     async def test_garbage_at_first_is_no_key_set(self, clock: ManualClock, garbage: bytes) -> None:
