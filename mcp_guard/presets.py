@@ -72,7 +72,8 @@ def keycloak(realm_url: str) -> Provider:
     """The realm at `realm_url`, such as `https://sso.example.com/realms/main` ("Server Administration Guide").
 
     Tokens are of type JWT, unless the client has "Use rfc9068 access token header type". The claim `typ` tells access
-    tokens, `Bearer` or `DPoP`, from ID and refresh tokens.
+    tokens, `Bearer` or `DPoP`, from ID and refresh tokens. Neither could be checked against that guide, which does not
+    speak of them.
     """
     issuer = _issuer(realm_url, "keycloak realm")
     types = {"typ": frozenset({"Bearer", "DPoP"})}
@@ -83,7 +84,8 @@ def entra(tenant_id: str, host: str = ENTRA_HOST) -> Provider:
     """The tenant `tenant_id`, a GUID, with tokens of version 2.0 ("Access token claims reference").
 
     Tokens are of type JWT and name the client in `azp`, their scopes in `scp`. `common`, `organizations` and
-    `consumers` are refused: whoever has an account anywhere could sign in. `host` is that of a national cloud.
+    `consumers` are refused: whoever has an account anywhere could sign in. `host` is that of a national cloud. That all
+    signatures are RSA could not be checked: the reference gives RS256 as an example.
 
     Raises:
         ConfigurationError: the tenant is not a GUID.
