@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ from pytest_mcp_conformance.egress import Address, Egress, Forbidden
 from pytest_mcp_conformance.exchange import Exchange, Header, Request, Response
 from pytest_mcp_conformance.failures import BudgetExhausted, Inconclusive, RateLimited
 from pytest_mcp_conformance.redaction import Secrets
-from pytest_mcp_conformance.wire import STREAM_SECONDS, Connection, EventStream, NoAnswer, connect
+from pytest_mcp_conformance.wire import STREAM_SECONDS, Connection, EventStream, NoAnswer, connect, encode
 
 LONGEST_WAIT_SECONDS = 5.0
 WAITING_CAP_SECONDS = 20.0
@@ -113,6 +113,24 @@ class Probe:
             yield self.record(request, opened.response, "", time.monotonic() - started), opened
         finally:
             opened.close()
+
+    @contextmanager
+    def unfinished(self, request: Request, connections: int) -> Iterator[None]:
+        """Send `request`, which announces more than it holds, on so many connections, and keep them open, unanswered.
+
+        Raises:
+            Inconclusive: a connection could not be made, or the URL is none the run may contact.
+        """
+        with ExitStack() as until_closed:
+            for _ in range(connections):
+                self._spend()
+                try:
+                    connected = connect(request.url, self._addresses(request.url))
+                    until_closed.enter_context(connected)
+                    connected.sendall(encode(request))
+                except (NoAnswer, OSError) as error:
+                    raise Inconclusive(f"{request.url} could not be connected to: {error}") from error
+            yield
 
     def refusal(self, url: str) -> str:
         """Why `url` may not be contacted; empty when it may."""

@@ -207,3 +207,26 @@ def test_cookies_and_session_ids_are_secrets_as_soon_as_they_are_seen() -> None:
         probe = make_probe()
         probe.get(script.url)
     assert probe.secrets.redact("cookie-canary session-canary") == "$MCP_COOKIE $MCP_SESSION"
+
+
+def test_unfinished_requests_stay_open_until_the_block_ends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        probe = make_probe()
+        with probe.unfinished(Request("POST", url, (("Content-Length", "9"),), b"half"), 2):
+            accepted = [listener.accept()[0] for _ in range(2)]
+            assert [one.recv(4096).endswith(b"\r\n\r\nhalf") for one in accepted] == [True, True]
+            assert probe.ledger.requests == 2
+        assert [one.recv(1) for one in accepted] == [b"", b""]
+        for one in accepted:
+            one.close()
+
+
+def test_an_unfinished_request_that_reaches_nobody_is_inconclusive() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with (
+        pytest.raises(Inconclusive, match="could not be connected to"),
+        make_probe().unfinished(Request("POST", f"http://127.0.0.1:{port}/mcp", (), b"half"), 1),
+    ):
+        raise AssertionError("nothing was opened")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,6 +18,7 @@ from tests.support.model_server.deployment import Deployment
 from tests.support.model_server.faults import Switches
 from tests.support.model_server.grants import Grants
 from tests.support.model_server.minting import Minter
+from tests.support.model_server.reading import Reader
 from tests.support.model_server.resource import ResourceServer, not_found
 from tests.support.model_server.resource_metadata import KEYS_PATH, ResourceMetadata
 from tests.support.model_server.server_metadata import OAUTH_FORM, OPENID_FORM, ServerMetadata
@@ -51,6 +53,7 @@ class ModelServer:
     ) -> None:
         self.deployment = Deployment(base, Switches(faults), clock)
         self.has = self.deployment.has
+        self._reader = Reader(self.has)
         clients = Clients(self.deployment)
         self._grants = grants = Grants(self.deployment)
         self._minter = Minter(self.deployment)
@@ -102,10 +105,13 @@ class ModelServer:
             await send({"type": "websocket.accept" if self.has("websocket_unguarded") else "websocket.close"})
         else:
             request = Request(scope, receive)
+            request.state.reader = self._reader
             try:
                 response = await self._answer(request)
             except Crashed:
                 response = JSONResponse({"error": "server_error"}, 500)
+            if self.has("path_splits_the_answer"):
+                _split(request, response)
             await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -142,6 +148,14 @@ class ModelServer:
         except (ValueError, TypeError, AttributeError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({"access_token": token}, headers={"Cache-Control": "no-store"})
+
+
+def _split(request: Request, response: Response) -> None:
+    """What follows an encoded line break in the query becomes a header of the answer."""
+    _, _, behind = unquote(request.url.query).partition("\r\n")
+    name, colon, value = behind.partition(":")
+    if name and colon:
+        response.headers[name] = value.strip()
 
 
 def _prompt(handler: Callable[[Request], Response]) -> Handler:

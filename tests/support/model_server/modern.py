@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tests.support.model_server.agreement import check_agreement
 from tests.support.model_server.keys import JSON
 from tests.support.model_server.principal import Principal
 from tests.support.model_server.protocol import (
-    HEADER_MISMATCH,
-    INVALID_PARAMS,
     INVALID_REQUEST,
-    META_CAPABILITIES,
     META_CLIENT,
     META_SERVER,
-    META_VERSION,
     METHOD_NOT_FOUND,
     MODERN,
     SERVER_INFO,
-    UNSUPPORTED_VERSION,
     RpcError,
     is_notification,
     is_request,
@@ -31,10 +25,9 @@ from tests.support.model_server.protocol import (
     result,
 )
 from tests.support.model_server.tools import Tools
+from tests.support.model_server.verification import Crashed
 
-ROUTING = ("mcp-protocol-version", "mcp-method", "mcp-name")
-NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-_ENCODED = re.compile(r"=\?base64\?([A-Za-z0-9+/]*={0,2})\?=")
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]+-[0-9a-f]+-[0-9a-f]{2}")
 
 
 class ModernEra:
@@ -54,16 +47,20 @@ class ModernEra:
         if not is_request(message):
             return RpcError(INVALID_REQUEST, "responses have no place in this revision").response()
         try:
-            check_agreement(request, message)
-            value = self._answer(request, principal, message)
+            check_agreement(request, message, self._tools.has)
+            if self._tools.has("odd_traceparent_is_500") and not _TRACE.fullmatch(_trace(message)):
+                raise Crashed("a malformed traceparent")
+            executed = await request.state.reader.executed(request, message)
+            value = self._answer(request, principal, message, executed)
         except RpcError as error:
             return error.response(message["id"])
         value["resultType"] = "complete"
         value["_meta"] = {META_SERVER: SERVER_INFO}
-        return JSONResponse(result(message["id"], value))
+        request_id = message["id"]
+        return JSONResponse(result(str(request_id) if self._tools.has("ids_become_text") else request_id, value))
 
-    def _answer(self, request: Request, principal: Principal, message: JSON) -> JSON:
-        method, params = message["method"], params_of(message)
+    def _answer(self, request: Request, principal: Principal, message: JSON, executed: JSON) -> JSON:
+        method, params = executed["method"], params_of(executed)
         client = meta_of(message).get(META_CLIENT)
         principal = self._tools.elevated(
             principal, client if isinstance(client, dict) else {}, request.headers.get("x-user", "")
@@ -75,41 +72,12 @@ class ModernEra:
         if method == "tools/list":
             return {"tools": self._tools.listed(principal, caller), "ttlMs": 0, "cacheScope": "private"}
         if method == "tools/call":
-            tool = self._tools.authorize(params.get("name"), principal)
+            judged = self._tools.authorize(params_of(message).get("name"), principal)
+            tool = self._tools.named(params.get("name")) or judged
             arguments = params.get("arguments")
             return self._tools.run(tool, arguments if isinstance(arguments, dict) else {}, principal, caller)
         raise RpcError(METHOD_NOT_FOUND, "there is no such method")
 
 
-def check_agreement(request: Request, message: JSON) -> None:
-    """Headers and `_meta` must say the same thing, once.
-
-    Raises:
-        RpcError: -32602 when `_meta` is incomplete, -32020 on disagreement, -32022 for an unknown version.
-    """
-    for name in ROUTING:
-        if len(request.headers.getlist(name)) > 1:
-            raise RpcError(HEADER_MISMATCH, f"{name} is sent twice")
-    meta = meta_of(message)
-    if META_VERSION not in meta or META_CAPABILITIES not in meta:
-        raise RpcError(INVALID_PARAMS, "_meta lacks the protocol version or the client's capabilities")
-    version = meta[META_VERSION]
-    if request.headers.get("mcp-protocol-version") != version:
-        raise RpcError(HEADER_MISMATCH, "MCP-Protocol-Version differs from _meta")
-    if request.headers.get("mcp-method") != message["method"]:
-        raise RpcError(HEADER_MISMATCH, "Mcp-Method differs from the method")
-    member = NAMED.get(message["method"])
-    if member is not None and _decoded(request.headers.get("mcp-name")) != params_of(message).get(member):
-        raise RpcError(HEADER_MISMATCH, f"Mcp-Name differs from {member}")
-    if version != MODERN:
-        raise RpcError(UNSUPPORTED_VERSION, "unsupported version", {"supported": [MODERN], "requested": version})
-
-
-def _decoded(value: str | None) -> str | None:
-    encoded = None if value is None else _ENCODED.fullmatch(value)
-    if encoded is None:
-        return value
-    try:
-        return base64.b64decode(encoded[1], validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
+def _trace(message: JSON) -> str:
+    return str(meta_of(message).get("traceparent", "00-0-0-00"))

@@ -49,7 +49,8 @@ class StreamableHttp:
             Refused: a scope is missing.
         """
         version = request.headers.get(VERSION)
-        if version is not None and version not in LEGACY:
+        newest = version is None and await self._is_taken_for_newest(request)
+        if newest or (version is not None and version not in LEGACY):
             if request.method != "POST":
                 return _not_allowed("POST")
             return refuse_form(request) or await self._post_modern(request, principal)
@@ -63,17 +64,31 @@ class StreamableHttp:
         self._tools.require_base(principal)
         return self._get(request, principal, found) if request.method == "GET" else self._delete(found)
 
+    async def _is_taken_for_newest(self, request: Request) -> bool:
+        """Whether a fault serves a request without version header as the stateless era would."""
+        if request.method != "POST" or not self.has("missing_version_is_newest"):
+            return False
+        try:
+            return META_VERSION in meta_of(await read_message(request))
+        except RpcError:
+            return False
+
     async def _post_modern(self, request: Request, principal: Principal) -> Response:
         try:
-            return await self._modern.post(request, principal, await read_message(request))
+            message = await read_message(request)
         except RpcError as error:
-            return error.response()
+            return self._unread(error)
+        return await self._modern.post(request, principal, message)
+
+    def _unread(self, error: RpcError) -> Response:
+        """The answer to a body that holds no message."""
+        return error.response("server-error" if self.has("error_id_made_up") else None)
 
     async def _post(self, request: Request, principal: Principal) -> Response:
         try:
             message = await read_message(request)
         except RpcError as error:
-            return error.response()
+            return self._unread(error)
         if META_VERSION in meta_of(message):
             return RpcError(HEADER_MISMATCH, "MCP-Protocol-Version differs from _meta").response(message.get("id"))
         if message.get("method") == "initialize" and is_request(message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
@@ -14,15 +15,19 @@ class Ambiguous(ValueError):
 
 
 def strict_json(data: bytes) -> Any:
-    """The value of a JSON text without repeated members, NaN or Infinity.
+    """The value of a JSON text without repeated members, NaN, Infinity, numbers that are infinite, or lone surrogates.
 
     Raises:
         ValueError: not JSON, not UTF-8, nested too deeply, or ambiguous.
     """
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    return value
 
 
 def unique_form(text: str) -> dict[str, str]:
@@ -41,6 +46,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> JSON:
             raise Ambiguous(f"{name[:40]!r} is given twice")
         found[name] = value
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("an infinite number")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

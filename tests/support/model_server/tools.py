@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import re
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +26,7 @@ NOTES_PER_USER = 50
 NUMBER = {"type": "number"}
 TEXT = {"type": "string"}
 Caller = tuple[str, int] | None
+_PRODUCT = re.compile(r"\{\{(\d+)\*(\d+)\}\}")
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,31 @@ class Tool:
     arguments: JSON
     scopes: tuple[str, ...] = ()
     hidden: bool = False
+    only_reads: bool = False
+    output: JSON | None = None
 
     def described(self) -> JSON:
-        schema = {"type": "object", "properties": self.arguments, "required": list(self.arguments)}
-        return {"name": self.name, "description": self.description, "inputSchema": schema}
+        listed: JSON = {"name": self.name, "description": self.description, "inputSchema": _object(self.arguments)}
+        if self.output is not None:
+            listed["outputSchema"] = _object(self.output)
+        return {**listed, "annotations": {"readOnlyHint": True}} if self.only_reads else listed
+
+
+def _object(members: JSON) -> JSON:
+    return {"type": "object", "properties": members, "required": list(members)}
 
 
 TOOLS = (
-    Tool("whoami", "Who the access token speaks for.", {}),
-    Tool("add", "The sum of two numbers.", {"a": NUMBER, "b": NUMBER}),
+    Tool(
+        "whoami",
+        "Who the access token speaks for.",
+        {},
+        only_reads=True,
+        output={"subject": TEXT, "client_id": TEXT},
+    ),
+    Tool("add", "The sum of two numbers.", {"a": NUMBER, "b": NUMBER}, only_reads=True, output={"result": NUMBER}),
     Tool("remember", "Keep a note; answers its name.", {"text": TEXT}),
-    Tool("recall", "A note of your own by its name.", {"note": TEXT}),
+    Tool("recall", "A note of your own by its name.", {"note": TEXT}, only_reads=True),
     Tool("ask", "Ask the user for a colour and answer it.", {}),
     Tool("fetch", "What a URL on this machine answers.", {"url": TEXT}),
     Tool("admin_reset", "Pretends to reset the server.", {}, (ADMIN_SCOPE, AUDIT_SCOPE)),
@@ -76,7 +94,7 @@ class Tools:
             RpcError: there is no such tool.
             Refused: 403 `insufficient_scope`, naming every scope the tool needs.
         """
-        tool = next((one for one in TOOLS if one.name == name), None)
+        tool = self.named(name)
         if tool is None:
             raise RpcError(INVALID_PARAMS, "there is no such tool")
         missing = self._missing(tool, principal)
@@ -84,6 +102,10 @@ class Tools:
             named = missing[:1] if self.has("scopes_one_at_a_time") else (BASE_SCOPE, *tool.scopes)
             raise Refused(403, "insufficient_scope", "the token lacks a scope that the tool needs", named)
         return tool
+
+    def named(self, name: object) -> Tool | None:
+        """The tool of this name; None when there is none."""
+        return next((one for one in TOOLS if one.name == name), None)
 
     def require_base(self, principal: Principal) -> None:
         """Refuse a principal without the basic scope, which everything needs."""
@@ -112,7 +134,7 @@ class Tools:
         self._callers.add(caller)
         match tool.name:
             case "whoami" | "measured":
-                return said(principal.subject, subject=principal.subject, client_id=principal.client_id)
+                return self._whoami(principal)
             case "add":
                 return self._add(arguments)
             case "remember":
@@ -125,12 +147,25 @@ class Tools:
                 return said("nothing was changed and nothing was logged")
         return failed("this connection cannot ask the user")
 
+    def _whoami(self, principal: Principal) -> JSON:
+        if self.has("structured_content_missing"):
+            return said(principal.subject)
+        subject: object = [principal.subject] if self.has("structured_content_of_another_type") else principal.subject
+        return said(principal.subject, subject=subject, client_id=principal.client_id)
+
     def _add(self, arguments: JSON) -> JSON:
+        if self.has("missing_arguments_run"):
+            arguments = {"a": 0, "b": 0, **arguments}
         numbers = [arguments.get(name) for name in ("a", "b")]
+        if self.has("wrong_types_run"):
+            numbers = [one if isinstance(one, int | float) or one is None else len(str(one)) for one in numbers]
         if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers):
             return failed("a and b must be numbers")
-        total = numbers[0] + numbers[1]  # type: ignore[operator]
-        return said(str(total), result=total)
+        try:
+            total = numbers[0] + numbers[1]  # type: ignore[operator]
+        except OverflowError:
+            return failed("the numbers are too large")
+        return failed("the numbers are too large") if math.isinf(total) else said(str(total), result=total)
 
     def _remember(self, arguments: JSON, principal: Principal) -> JSON:
         owned = [name for name, (owner, _) in self._notes.items() if owner == principal.subject]
@@ -144,7 +179,16 @@ class Tools:
         owner, text = self._notes.get(str(arguments.get("note")), ("", ""))
         if owner and (owner == principal.subject or self.has("notes_are_shared")):
             return said(text)
-        return failed("there is no such note")
+        return failed(f"there is no such note{self._looked_into(str(arguments.get('note')))}")
+
+    def _looked_into(self, text: str) -> str:
+        """What a fault makes of an argument that is only a name."""
+        if self.has("urls_in_arguments_fetched"):
+            with contextlib.suppress(OSError, ValueError):
+                fetch_on_loopback(text, {})
+        if self.has("templates_evaluated"):
+            return ": " + _PRODUCT.sub(lambda found: str(int(found[1]) * int(found[2])), text)
+        return ""
 
     def _fetch(self, arguments: JSON, principal: Principal) -> JSON:
         headers = {"Authorization": f"Bearer {principal.token}"} if self.has("token_forwarded") else {}

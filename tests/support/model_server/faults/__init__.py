@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from tests.support.model_server.faults import (
     audiences,
     authorization,
+    inputs,
     limits,
     metadata,
     origins,
@@ -16,6 +17,7 @@ from tests.support.model_server.faults import (
     registration,
     sessions,
     tokens,
+    transport,
 )
 from tests.support.model_server.faults.fault import Fault
 
@@ -29,6 +31,8 @@ _ALL: tuple[Fault, ...] = (
     *pkce.FAULTS,
     *sessions.FAULTS,
     *origins.FAULTS,
+    *inputs.FAULTS,
+    *transport.FAULTS,
     *limits.FAULTS,
     *possession.FAULTS,
 )
