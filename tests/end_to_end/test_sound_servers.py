@@ -19,6 +19,9 @@ THE_ISSUERS: Mapping[str, str] = {
 }
 OF_BOTH: Mapping[str, str] = {
     "AUTHZ-011": "the first of two credentials is taken",
+    "HTTP-008": "blanks behind the value of Mcp-Method, which httptools leaves there, count as part of it",
+    "INP-005": "a body in UTF-16 is read",
+    "INP-007": "a call of an unknown tool is answered with a result that says isError, and not with -32602",
     "ORIG-004": "Host is matched with a wildcard for the port, or not at all",
     "SESS-006": "the first of two session ids is taken",
     "TOK-024": "an answer to an authorized request may be cached",
