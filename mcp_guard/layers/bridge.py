@@ -59,14 +59,13 @@ class Current:
 
     variable: ContextVar[Any]
     user: Any
-    before: Token[Any] | None = None
+    before: Token[Any] = field(init=False, repr=False)
 
     def __enter__(self) -> None:
         self.before = self.variable.set(self.user)
 
     def __exit__(self, *fault: object) -> None:
-        if self.before is not None:
-            self.variable.reset(self.before)
+        self.variable.reset(self.before)
 
 
 Introducer: TypeAlias = Callable[[Principal, str | None], Introduction]
