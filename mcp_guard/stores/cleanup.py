@@ -107,9 +107,9 @@ class Cleanup:
             self._export("skipped", {})
             return
         seconds = self.clock.monotonic() - began
-        total = {kind: before.removed.get(kind, 0) + count for kind, count in removed.items()}
+        grown = {kind: before.removed.get(kind, 0) + count for kind, count in removed.items()}
         self.statistics = before._replace(
-            runs=before.runs + 1, removed=total, last_duration_seconds=seconds, last_run=wall
+            runs=before.runs + 1, removed={**before.removed, **grown}, last_duration_seconds=seconds, last_run=wall
         )
         counts = ", ".join(f"{kind} {count}" for kind, count in removed.items())
         logger.info("cleanup: removed %d in %.3f s (%s)", sum(removed.values()), seconds, counts)
