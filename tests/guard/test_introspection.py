@@ -185,7 +185,8 @@ async def test_a_flood_of_tokens_is_not_passed_on(served: Endpoint, clock: Manua
     await asyncio.sleep(0)
     assert not (await unavailable(asking)).is_outage
     served.hold.set()
-    await asyncio.gather(*waiting)
+    assert {(await one).said is not None for one in waiting} == {True}, "those under way have their answers"
+    assert len(served.asked) == IN_FLIGHT
     assert (await asking.ask(OPAQUE)).said == said()
     await asking.close()
 
@@ -258,6 +259,24 @@ async def test_an_endpoint_that_nobody_answers_at_is_asked_once_a_second(clock: 
     reasons = {(await unavailable(asking, b"token-%d" % number)).reason for number in range(5)}
     assert len(reasons) == 1
     assert "cannot be reached" in reasons.pop()
+    await asking.close()
+
+
+async def test_an_endpoint_that_fails_is_spared_for_a_second_whatever_token_comes(
+    served: Endpoint, clock: ManualClock
+) -> None:
+    served.says(b"{}", "503 Service Unavailable")
+    asking = client(served, clock)
+    for number in range(5):
+        assert (await unavailable(asking, b"token-%d" % number)).is_outage
+        clock.advance(0.19)
+    assert len(served.asked) == 1
+    clock.advance(0.06)
+    await unavailable(asking)
+    assert len(served.asked) == 2
+    served.says(said())
+    clock.advance(1)
+    assert (await asking.ask(OPAQUE)).said == said()
     await asking.close()
 
 

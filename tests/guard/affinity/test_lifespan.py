@@ -1,5 +1,6 @@
 """What an app keeps in the state of its lifespan is there for carried requests too, a copy for each."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,12 +8,16 @@ from typing import Any
 
 import anyio
 import httpx
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from mcp_guard.affinity import Worker
+from mcp_guard.affinity.handshake import Left, ask
+from mcp_guard.affinity.link import Link
+from mcp_guard.affinity.owner import Owner
 from mcp_guard.auditlog import AuditLog, NullSink
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.affinity import Affinity
@@ -21,7 +26,7 @@ from mcp_guard.layers.bridge import Bridge
 from mcp_guard.stack import Guard, guard
 from mcp_guard.stores.memory import MemoryStore
 from tests.guard.affinity.workers import Held
-from tests.guard.asgi import Lifespan
+from tests.guard.asgi import CountingApp, Lifespan
 from tests.guard.stubs import Facts
 
 
@@ -72,3 +77,20 @@ async def test_a_carried_request_has_a_copy_of_the_state_of_the_lifespan_there(f
             for life in lives:
                 life.ending.set()
     assert [life.state["kept"] for life in lives] == ["worker 0", "worker 1"]
+
+
+async def test_a_worker_that_drains_greets_nobody_whose_connection_was_under_way(app: CountingApp) -> None:
+    ring, name = KeyRing.generate(), "0" * 32
+    owner = Owner(name=name, ring=ring, inward=app)
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(owner.accept, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        _, before = await loop.create_connection(Link, "127.0.0.1", port)
+        assert await ask(before, ring, "1" * 32) == name
+        owner.drain()
+        _, late = await loop.create_connection(Link, "127.0.0.1", port)
+        with anyio.fail_after(5), pytest.raises(Left):
+            await ask(late, ring, "1" * 32)
+        assert await before.next() is None
+        await owner.settle(5.0)
+        assert not owner.serving

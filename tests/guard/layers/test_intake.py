@@ -177,6 +177,13 @@ async def test_http_09_a_repeated_field_is_refused_without_wire_too(name: bytes)
 
 
 # http-11
+async def test_fields_that_nothing_is_decided_by_may_be_repeated() -> None:
+    repeated = [(b"content-type", b"application/json"), (b"accept", b"text/html"), (b"accept", b"application/json")]
+    app, outcome = await sent(rpc(name="add"), headers=repeated)
+    assert outcome.status == 200
+    assert app.seen(b"accept") == [b"text/html", b"application/json"]
+
+
 async def test_http_11_a_body_beyond_the_limit_is_refused_as_soon_as_it_is() -> None:
     layer = Intake(max_body_bytes=100)
     full = rpc(name="a" * (100 - len(rpc(name=""))))
