@@ -68,30 +68,41 @@ class BoundClientGetsBearer(Finding):
 
 
 class Codes:
-    """Wrong redemptions with a proof: on one code where a failure leaves a code good, else each on its own."""
+    """Wrong redemptions of codes that `key` redeems: all on one code where a failure leaves it good, else each on its
+    own. Which it is shows after the first.
+    """
 
-    def __init__(self, possession: Possession, obtain: Callable[[], Grant]) -> None:
+    def __init__(self, possession: Possession, key: ProofKey, obtain: Callable[[], Grant]) -> None:
         self._possession = possession
+        self._key = key
         self._server = possession.server()
         self._obtain = obtain
         self._grant: Grant | None = None
 
     def attempt(self, redeem: Callable[[Grant], Exchange]) -> Exchange:
-        """What comes of one wrong redemption."""
-        grant = self._grant or self._obtain()
+        """What comes of one wrong redemption.
+
+        Raises:
+            Inconclusive: nor does a regular one succeed.
+        """
+        server, grant = self._server, self._grant or self._obtain()
         exchange = redeem(grant)
-        kept = not issued_tokens(exchange) and self._server.codes_survive is not False
-        self._grant = grant if kept else None
+        self._grant = None if issued_tokens(exchange) or server.codes_survive is False else grant
+        if self._grant is not None and server.codes_survive is None:
+            server.codes_survive = issued_tokens(self._possession.redeem(self._key, grant))
+            self._grant = None
+            if not server.codes_survive:
+                self.prove()
         return exchange
 
-    def prove(self, key: ProofKey) -> Exchange:
+    def prove(self) -> Exchange:
         """The positive control: the regular redemption of the code that was attempted on, else of another.
 
         Raises:
             Inconclusive: it fails.
         """
         grant, self._grant = self._grant or self._obtain(), None
-        exchange = self._possession.redeem(key, grant)
+        exchange = self._possession.redeem(self._key, grant)
         if not issued_tokens(exchange):
             raise Inconclusive(f"a regular redemption with a proof did not succeed: {outcome_of(exchange)}")
         return exchange
@@ -130,8 +141,8 @@ def test_asymmetric_algorithms_are_offered(possession: Possession) -> None:
 def test_tokens_are_bound_to_the_proof(possession: Possession, space: Space) -> None:
     """RFC 9449 §5, §6.1: token_type DPoP, cnf.jkt; and §4.3 for proofs that are bad."""
     server, key = possession.server(), ProofKey()
-    codes, defects = Codes(possession, server.grant), _defects(possession)
-    _judge_bound(codes.prove(key), key)
+    codes, defects = Codes(possession, key, server.grant), _defects(possession)
+    _judge_bound(codes.prove(), key)
 
     def judge(what: str) -> None:
         exchange = codes.attempt(lambda grant: possession.redeem(key, grant, **defects[what]))
@@ -153,7 +164,7 @@ def test_tokens_are_bound_to_the_proof(possession: Possession, space: Space) -> 
             )
 
     space.search(judge, st.sampled_from(sorted(defects)), classics=defects, max_examples=1)
-    codes.prove(key)
+    codes.prove()
 
 
 def _judge_bound(exchange: Exchange, key: ProofKey) -> None:
@@ -223,7 +234,7 @@ def test_refresh_tokens_stay_bound(possession: Possession) -> None:
 def test_codes_are_bound_by_dpop_jkt(possession: Possession) -> None:
     """RFC 9449 §10."""
     server, key, stranger = possession.server(), ProofKey(), ProofKey()
-    codes = Codes(possession, lambda: server.grant(dpop_jkt=key.thumbprint))
+    codes = Codes(possession, key, lambda: server.grant(dpop_jkt=key.thumbprint))
     foreign = codes.attempt(lambda grant: possession.redeem(stranger, grant))
     if issued_tokens(foreign):
         raise CodeRedeemedByAnotherKey(
@@ -240,7 +251,7 @@ def test_codes_are_bound_by_dpop_jkt(possession: Possession) -> None:
             expected="400 invalid_grant or invalid_dpop_proof",
             got=outcome_of(bare),
         )
-    codes.prove(key)
+    codes.prove()
 
 
 @requirement("DPOP-015")
@@ -250,7 +261,7 @@ def test_clients_that_want_bound_tokens_get_no_others(possession: Possession) ->
     client = server.register(dpop_bound_access_tokens=True)
     if client.members.get("dpop_bound_access_tokens") is not True:
         raise NotApplicable("the authorization server registers no dpop_bound_access_tokens")
-    codes = Codes(possession, lambda: server.grant(client))
+    codes = Codes(possession, ProofKey(), lambda: server.grant(client))
     bare = codes.attempt(server.redeem)
     if issued_tokens(bare):
         raise BoundClientGetsBearer(
@@ -259,4 +270,4 @@ def test_clients_that_want_bound_tokens_get_no_others(possession: Possession) ->
             expected="400 invalid_dpop_proof",
             got=outcome_of(bare),
         )
-    codes.prove(ProofKey())
+    codes.prove()

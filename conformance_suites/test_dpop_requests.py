@@ -175,8 +175,7 @@ def _told(offset: int, others: Mapping[str, int]) -> str:
 @requirement("DPOP-008")
 def test_a_proof_goes_with_its_own_token(possession: Possession) -> None:
     """RFC 9449 §4.3, check 12: both tokens are good and of the same key."""
-    first = possession.bound
-    second = possession.another(first)
+    first, second = possession.bound, possession.another
     with attempts(possession) as attempt:
         possession.control(second, "with the other token")
         served = attempt.served(possession.proved(claims={"ath": ath(second.text)}))

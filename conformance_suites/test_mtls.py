@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import strategies as st
 
 from conformance_suites.forgeries import Tally
-from pytest_mcp_conformance import Finding, requirement
+from pytest_mcp_conformance import Finding, Inconclusive, NotApplicable, requirement
 from pytest_mcp_conformance.bench import Bench
 from pytest_mcp_conformance.credentials import Credential
 from pytest_mcp_conformance.exchange import Header
@@ -43,6 +43,11 @@ IDENTITY_FIELDS = (
 )
 UNDERSCORED = ("X_FORWARDED_USER", "REMOTE_USER", "SSL_CLIENT_S_DN")
 SUBJECT = "conformance"
+OFFERED = "tls_client_certificate_bound_access_tokens"
+
+
+class CertificateNotAsked(Finding):
+    """A token that is bound to a certificate was served without it."""
 
 
 class IdentityFieldBelieved(Finding):
@@ -83,6 +88,27 @@ def _certificate_fields(certificate: x509.Certificate) -> Mapping[str, str]:
         "X-SSL-Client-Verify": "SUCCESS",
         "X-SSL-Client-SHA256": digest,
     }
+
+
+@requirement("MTLS-001")
+def test_a_token_bound_to_a_certificate_needs_it(target: Target, bench: Bench) -> None:
+    """RFC 8705 §3: over no certificate. A run has none of its own, so whether the right one opens is not seen."""
+    if target.discovery.resource_document().members.get(OFFERED) is not True:
+        raise NotApplicable(f"the resource's metadata does not say {OFFERED}")
+    token = _bound_to(bench, _certificate())
+    with target.controlled(target.require_credential()):
+        seen = target.present(token.header[1])
+        if seen.authenticated:
+            raise CertificateNotAsked(
+                "a token that is bound to a certificate was served without it",
+                evidence=seen.exchange,
+                expected="401 invalid_token",
+                got=seen.exchange.summary,
+            )
+        if not seen.refused:
+            raise Inconclusive(
+                f"a token without its certificate was neither served nor refused: {seen.exchange.summary}"
+            )
 
 
 @requirement("MTLS-002")
@@ -136,11 +162,16 @@ def _subjects(target: Target) -> list[str]:
     return [] if jws is None or not isinstance(jws.claims.get("sub"), str) else [jws.claims["sub"]]
 
 
+def _bound_to(bench: Bench, certificate: x509.Certificate) -> Credential:
+    """A token of user A for this certificate (RFC 8705 §3.1). Raises: NotRun when the run cannot mint."""
+    thumbprint = b64url(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
+    return Credential("a", bench.possession.mint({"cnf": {"x5t#S256": thumbprint}}))
+
+
 def _judge_bound(target: Target, bench: Bench) -> None:
     """Nothing is judged where a token that is bound to a certificate is served without it: see MTLS-001."""
     certificate = _certificate()
-    thumbprint = b64url(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
-    bound = Credential("a", bench.possession.mint({"cnf": {"x5t#S256": thumbprint}}))
+    bound = _bound_to(bench, certificate)
     if not target.present(bound.header[1]).refused:
         return
     fields = _certificate_fields(certificate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pytest_mcp_conformance.acceptance import Acceptance, judge
@@ -159,7 +160,7 @@ class Possession:
     def judged(self, exchange: Exchange) -> Presentation:
         """What became of the credentials in a harmless request. Whatever is answered 400 was refused."""
         anonymous = self.target.anonymous(self.target.harmless())
-        if exchange.status == 400 and exchange.status != (0 if self._good is None else self._good.status):
+        if exchange.status == 400:
             return Presentation(Acceptance.REFUSED, exchange)
         return Presentation(judge(exchange, anonymous=anonymous, good=self._good), exchange)
 
@@ -213,17 +214,19 @@ class Possession:
         server = self._server()
         return self.ask(key, lambda field: server.refresh(tokens, field), **changes)
 
-    def another(self, bound: BoundToken) -> BoundToken:
-        """Another token for the same key.
+    @cached_property
+    def another(self) -> BoundToken:
+        """A second token for the key of `bound`: refreshed, granted or minted.
 
         Raises:
             NotRun, Inconclusive: there is none to be had.
         """
-        if bound.tokens is None:
-            return self._minted(bound.key)
-        server, first = self._server(), bound.tokens
-        answer = self.refresh(bound.key, first) if first.refresh_token else self.redeem(bound.key, server.grant())
-        return self._of(server.tokens_from(answer, first.registration), bound.key)
+        key, first = self.bound.key, self.bound.tokens
+        if first is None:
+            return self._minted(key)
+        server = self._server()
+        answer = self.refresh(key, first) if first.refresh_token else self.redeem(key, server.grant())
+        return self._of(server.tokens_from(answer, first.registration), key)
 
     def obtain(self, key: ProofKey) -> BoundToken:
         """A token bound to `key`: of a grant where that is possible, else minted.
@@ -243,8 +246,6 @@ class Possession:
             if not self._mint.available:
                 raise
         return self._minted(key)
-
-    # ------------------------------------------------------------------------------------------------------- internal
 
     def _of(self, tokens: Tokens, key: ProofKey) -> BoundToken:
         bound = confirmed_key(tokens.access_token) == key.thumbprint or read_jws(tokens.access_token) is None

@@ -69,6 +69,7 @@ class ResourceMetadata:
             "bearer_methods_supported": ["header"],
             "resource_name": "Model server",
             "dpop_signing_alg_values_supported": [ALGORITHM],
+            "tls_client_certificate_bound_access_tokens": True,
             "dpop_bound_access_tokens_required": has("dpop_required_in_words_only"),
         }
         if has("prm_without_authorization_servers"):

@@ -36,6 +36,7 @@ FAULTS = (
     Fault("refresh_by_any_key", "DPOP-015", "A bound refresh token serves with a proof of any key."),
     Fault("code_for_any_key", "DPOP-015", "A code that was asked for with dpop_jkt serves with any key."),
     Fault("bound_clients_get_bearer", "DPOP-015", "A client that registered for bound tokens gets a bearer token."),
+    Fault("certificate_binding_ignored", "MTLS-001", "A token that is bound to a certificate is a bearer token."),
     Fault("certificate_field_believed", "MTLS-002", "A certificate in the field Client-Cert counts as shown."),
     Fault("user_field_believed", "MTLS-002", "The user named in X-Forwarded-User needs no token."),
 )
