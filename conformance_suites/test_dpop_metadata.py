@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
+from conformance_suites.neighbours import neighbour_tokens
 from conformance_suites.proofs import attempts
 from pytest_mcp_conformance import Advice, Finding, Inconclusive, NotApplicable, NotRun, requirement
 from pytest_mcp_conformance.bench import Bench
@@ -217,10 +218,10 @@ def test_the_metadata_is_true(target: Target, possession: Possession) -> None:
     Of the algorithms, RS256 is tried beside the ES256 of all other checks, where a token for such a key can be had.
     """
     members = target.discovery.resource_document().members
-    listed = algorithms(members)
-    if not listed and members.get(REQUIRED) is not True:
+    offered = algorithms(members)
+    if not offered and members.get(REQUIRED) is not True:
         raise NotApplicable("the resource's metadata does not speak of DPoP")
-    wrong = [one for one in listed if not ASYMMETRIC.fullmatch(one)]
+    wrong = [one for one in offered if not ASYMMETRIC.fullmatch(one)]
     if wrong:
         raise MetadataOffersNoSignature(
             "the metadata lists an algorithm for proofs that is not an asymmetric one",
@@ -230,7 +231,7 @@ def test_the_metadata_is_true(target: Target, possession: Possession) -> None:
         )
     if members.get(REQUIRED) is True:
         _judge_plain(target)
-    if "RS256" in listed:
+    if "RS256" in offered:
         _judge_rsa(possession)
 
 
@@ -283,7 +284,7 @@ def test_a_proof_does_not_replace_the_audience(bench: Bench, possession: Possess
 
 
 def _of_others(bench: Bench, possession: Possession) -> Mapping[str, BoundToken]:
-    """Bound tokens for other resources.
+    """Bound tokens for other resources; not for the target's other transport, where the same tokens may count.
 
     Raises:
         NotRun: there are none to be had.
@@ -292,10 +293,10 @@ def _of_others(bench: Bench, possession: Possession) -> Mapping[str, BoundToken]
     if bench.mint.available:
         text = possession.mint({"cnf": {"jkt": key.thumbprint}, "aud": FOREIGN})
         return {f"aud {FOREIGN}": BoundToken(text, key)}
+    resource = next((one.resource for one in neighbour_tokens(bench) if not one.same_server), "")
+    if not resource:
+        raise NotRun("no bound token for another resource can be had: it takes a minting command, or another resource")
     server = possession.server()
-    named = server.metadata.get("protected_resources")
-    for resource in [one for one in named if one != server.resource] if isinstance(named, list) else []:
-        grant = server.grant(resource=resource)
-        tokens = server.tokens_from(possession.redeem(key, grant), grant.registration)
-        return {f"a token granted for {resource}": BoundToken(tokens.access_token, key, tokens)}
-    raise NotRun("no bound token for another resource can be had: it takes a minting command, or another resource")
+    grant = server.grant(resource=resource)
+    tokens = server.tokens_from(possession.redeem(key, grant), grant.registration)
+    return {f"a token granted for {resource}": BoundToken(tokens.access_token, key, tokens)}
