@@ -90,7 +90,7 @@ fuzz: $(READY)
 	@$(BIN)/python -m pytest -q -s -m load -o faulthandler_timeout=7200 tests/guard/fuzz $(ARGS)
 
 ablation: $(READY)
-	@$(BIN)/python -m tests.guard.ablation.run
+	@$(BIN)/python -m tests.guard.ablation.run $(ARGS)
 
 load: $(READY)
 	@$(BIN)/python -m pytest -q -s -m load -o faulthandler_timeout=900 tests/guard/load $(ARGS)

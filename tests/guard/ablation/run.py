@@ -1,40 +1,41 @@
-"""Takes out one check at a time in a copy of the sources, and runs the tests that have to notice."""
+"""Takes out one check at a time in a copy of the sources, and runs the tests that have to notice.
 
-import asyncio
+Before that, the tests have to pass in the copy as it is: a test that fails there anyway notices nothing.
+"""
+
+import importlib.util
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from tests.guard.ablation.catalogue import CATALOGUE, Ablation
+from tests.guard.ablation.warm import COPIED, Ran, Running, begin, ended
 
 ROOT: Final = Path(__file__).parents[3]
-TABLE: Final = ROOT / "docs" / "reference" / "ablation.md"
+PAGE: Final = ROOT / "docs" / "reference" / "ablation.md"
 PARALLEL: Final = 2
-LONGEST_SECONDS: Final = 300
-FAILED: Final = 1
-"""What pytest exits with when tests ran and some failed; nothing else counts as noticed."""
-_FIRST: Final = re.compile(r"^FAILED \S+?::(test_\w+)", re.MULTILINE)
-_COPIED: Final = ("mcp_guard", "tests")
+PASSED: Final = 0
+_ROW: Final = re.compile(r"^\| `([\w-]+)` \| .* \| `(test_\w+)` \|$", re.MULTILINE)
+
+Job: TypeAlias = tuple[Callable[[Path], Running], Callable[[Ran, Path], None]]
+"""What begins in a copy, and what is done with it when it has ended."""
 
 HEADING: Final = """# Checks and the tests that defend them
 
-Each check was taken out of a copy of the sources, alone, and the tests named for it were run: the last column names the
-first test that failed. `make ablation` does that again and writes this page.
+Each check was taken out of a copy of the sources, alone, and the tests that are named for it were run: the last column
+names the first test that failed. Before that, all of them passed in the copy as it is. `make ablation` does that again
+and writes this page; `make ablation ARGS="host-known origin"` does it for the checks whose names begin so.
+Nobody has yet taken out a check that is "not run" here.
 
-| check | what it decides | noticed by |
-|---|---|---|
+| check | what it decides | refuses with | noticed by |
+|---|---|---|---|
 """
-
-
-class Outcome(NamedTuple):
-    """`noticed_by` is the first test that failed; None when the check was missed by nobody."""
-
-    ablation: Ablation
-    noticed_by: str | None
 
 
 def without(one: Ablation, source: str) -> str:
@@ -48,64 +49,105 @@ def without(one: Ablation, source: str) -> str:
     return source.replace(one.text, one.instead)
 
 
-async def tests_fail(ablation: Ablation | None, tests: Sequence[str]) -> str | None:
-    """The first of `tests` that fails without the check, or with all checks when there is no `ablation`.
-
-    Raises:
-        RuntimeError: the tests could not be run.
-    """
-    with tempfile.TemporaryDirectory(prefix="ablation-") as folder:
-        copy = Path(folder)
-        for name in _COPIED:
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        if ablation is not None:
-            module = copy / ablation.module
-            module.write_text(without(ablation, module.read_text()))
-        command = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests)
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=copy, stdout=pipe, stderr=asyncio.subprocess.STDOUT
-        )
-        try:
-            async with asyncio.timeout(LONGEST_SECONDS):
-                said, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    found = _FIRST.search(said.decode())
-    if process.returncode == FAILED and found is not None:
-        return found[1]
-    if process.returncode != 0:
-        raise RuntimeError(f"{tests} exited with {process.returncode}:\n{said.decode()[-2000:]}")
-    return None
+def copy_into(folder: Path) -> Path:
+    for name in COPIED:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
 
 
-async def run(ablations: Sequence[Ablation]) -> list[Outcome]:
-    slots = asyncio.Semaphore(PARALLEL)
-
-    async def one(ablation: Ablation) -> Outcome:
-        async with slots:
-            outcome = Outcome(ablation, await tests_fail(ablation, ablation.tests))
-        print(f"{ablation.id}: {outcome.noticed_by or 'NOBODY NOTICED'}", flush=True)
-        return outcome
-
-    return list(await asyncio.gather(*map(one, ablations)))
+def write(module: Path, source: str) -> None:
+    """Write a module, and forget how it was compiled: two versions may have one size and one second."""
+    module.write_text(source)
+    Path(importlib.util.cache_from_source(str(module))).unlink(missing_ok=True)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    rows = [f"| `{one.id}` | {one.check} | {f'`{by}`' if by else '**nobody**'} |\n" for one, by in outcomes]
-    noticed = sum(by is not None for _, by in outcomes)
-    return f"{HEADING}{''.join(rows)}\n{noticed} of {len(outcomes)} were noticed.\n"
+def work(copies: Sequence[Path], jobs: Iterable[Job]) -> None:
+    """Do the jobs, one in each copy at a time."""
+    waiting, free, running = list(jobs), list(copies), dict[Running, Callable[[Ran, Path], None]]()
+    while waiting or running:
+        while waiting and free:
+            start, finish = waiting.pop(0)
+            running[start(free.pop())] = finish
+        for one in tuple(ended(tuple(running))):
+            running.pop(one)(one.ran, one.copy)
+            free.append(one.copy)
 
 
-def main() -> int:
-    """Run all, write the table. Answers 1 when a check was missed by nobody."""
-    outcomes = asyncio.run(run(CATALOGUE))
-    TABLE.write_text(table(outcomes))
-    return int(any(by is None for _, by in outcomes))
+def passing(tests: tuple[str, ...], sound: set[tuple[str, ...]]) -> Job:
+    """Tests that have to pass with every check in its place, to be counted on."""
+
+    def judge(ran: Ran, copy: Path) -> None:
+        if ran.code == PASSED:
+            sound.add(tests)
+        else:
+            print(f"with every check in its place: {' '.join(tests)}\n{ran.said[-2000:]}", flush=True)
+
+    return partial(begin, tests=tests), judge
+
+
+def noticing(one: Ablation, noticed: dict[str, str | None]) -> Job:
+    """The tests of a check without it."""
+    source = ""
+
+    def start(copy: Path) -> Running:
+        nonlocal source
+        source = (copy / one.module).read_text()
+        write(copy / one.module, without(one, source))
+        return begin(copy, one.tests)
+
+    def finish(ran: Ran, copy: Path) -> None:
+        write(copy / one.module, source)
+        noticed[one.id] = ran.noticed_by
+        print(f"{one.id}: {one.decides}: {ran.noticed_by or f'NOBODY ({ran.code}: {ran.said[-300:]})'}", flush=True)
+
+    return start, finish
+
+
+def run(ablations: Sequence[Ablation]) -> dict[str, str | None]:
+    """Which test noticed that a check was missing, by its id; None when none did, or one fails in any case."""
+    noticed: dict[str, str | None] = {one.id: None for one in ablations}
+    sound: set[tuple[str, ...]] = set()
+    with ExitStack() as folders:
+        made = [folders.enter_context(tempfile.TemporaryDirectory(prefix="ablation-")) for _ in range(PARALLEL)]
+        copies = [copy_into(Path(folder)) for folder in made]
+        work(copies, [passing(tests, sound) for tests in dict.fromkeys(one.tests for one in ablations)])
+        work(copies, [noticing(one, noticed) for one in ablations if one.tests in sound])
+    return noticed
+
+
+def written(page: str) -> dict[str, str]:
+    """Which test noticed, by the id of the check, as a page says it."""
+    return dict(_ROW.findall(page))
+
+
+def table(noticed: Mapping[str, str | None]) -> str:
+    """The page; a check that is not in `noticed` was never taken out."""
+    rows = [_row(one, _named(noticed, one.id)) for one in CATALOGUE]
+    count = sum(noticed.get(one.id) is not None for one in CATALOGUE)
+    return f"{HEADING}{''.join(rows)}\n{count} of {len(CATALOGUE)} were noticed.\n"
+
+
+def _row(one: Ablation, by: str) -> str:
+    return f"| `{one.id}` | {one.decides} | {f'`{one.refuses}`' if one.refuses else '-'} | {by} |\n"
+
+
+def _named(noticed: Mapping[str, str | None], check: str) -> str:
+    if check not in noticed:
+        return "not run"
+    return f"`{noticed[check]}`" if noticed[check] else "**nobody**"
+
+
+def main(beginnings: Sequence[str]) -> int:
+    """Run all, or those whose ids begin so, and write the page. Answers 1 when nobody noticed one of them."""
+    chosen = [one for one in CATALOGUE if not beginnings or one.id.startswith(tuple(beginnings))]
+    noticed = run(chosen)
+    before = written(PAGE.read_text()) if PAGE.exists() else {}
+    PAGE.write_text(table({**before, **noticed}))
+    missed = [name for name, test in noticed.items() if test is None]
+    print(f"{len(noticed) - len(missed)} of {len(noticed)} were noticed; not: {', '.join(missed) or 'none'}")
+    return int(bool(missed) or not chosen)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
