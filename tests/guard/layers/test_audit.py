@@ -17,7 +17,17 @@ from mcp_guard.asgi import Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, DescriptorSink, FileSink, Head, MemorySink, verify
 from mcp_guard.clock import ManualClock
 from mcp_guard.exchange import Exchange
-from mcp_guard.facts import Call, ClientAddress, MessageKind, RequestId, RpcMessage, SessionHandle
+from mcp_guard.facts import (
+    Call,
+    ClientAddress,
+    Event,
+    MessageKind,
+    RequestId,
+    RpcMessage,
+    SessionHandle,
+    Socket,
+    facts_of,
+)
 from mcp_guard.layer import Admission
 from mcp_guard.layers.audit import Audit
 from mcp_guard.stack import guard
@@ -114,6 +124,31 @@ async def test_the_body_of_a_response_is_not_looked_at(sink: MemorySink) -> None
     watch = (await Audit(AuditLog(sink)).admit(exchange.request)).watch
     assert watch is not None
     assert (watch.wants_body, watch.on_body(b"secret"), sink.lines) == (False, (), [])
+
+
+async def test_what_an_authorization_server_did_is_recorded_with_the_person_it_did_it_for(
+    app: CountingApp, sink: MemorySink
+) -> None:
+    redeemed = Event("code_redeemed", "https://issuer.example", "alice", "client-1", "acme", "c" * 16)
+    await drive(guard(app, Audit(AuditLog(sink)), Facts(), Says(Admission(facts=(redeemed,)))))
+    (record,) = sink.records()
+    someone = {"issuer": "https://issuer.example", "subject": "alice", "client": "client-1", "tenant": "acme"}
+    assert (record["event"], record["principal"], record["token"]) == ("code_redeemed", someone, "c" * 16)
+    assert (record["verified"], record["session"]) == (None, None)
+
+
+async def test_the_end_of_a_websocket_is_recorded_with_its_code_and_once(sink: MemorySink) -> None:
+    log, exchange = AuditLog(sink), Exchange(http_scope(), Client().receive, Client().send)
+    await log.start()
+    closed = facts_of(exchange.request.scope)[Socket] = Socket()
+    watches = [(await Audit(log).admit(exchange.request)).watch for _ in range(2)]
+    closed.close(1008, "the token expired")
+    for watch in watches:
+        assert watch is not None
+        watch.on_end()
+    (record,) = sink.records()
+    assert (record["verdict"], record["status"], record["reason"]) == ("closed", 1008, "the token expired")
+    await log.close()
 
 
 async def test_there_is_one_record_whatever_happens(sink: MemorySink) -> None:
