@@ -19,7 +19,8 @@ from mcp_guard.asgi import RawHeaders
 from mcp_guard.auditlog import AuditLog, DescriptorSink, spelled
 from mcp_guard.check import Check
 from mcp_guard.clock import Clock, SystemClock
-from mcp_guard.facts import Call, ClientAddress, Event, Principal, RequestId, SessionHandle, Socket
+from mcp_guard.events import Event
+from mcp_guard.facts import Call, ClientAddress, Principal, RequestId, SessionHandle, Socket
 from mcp_guard.failures import AuditUnavailable
 from mcp_guard.layer import Admission, Managed, RequestHead
 from mcp_guard.rejections import Rejection

@@ -6,7 +6,7 @@ answer; the transaction answers to the browser it was opened in, once.
 
 from dataclasses import dataclass
 
-from mcp_guard.facts import Event
+from mcp_guard.events import Event
 from mcp_guard.oauth import browser, clients, errors, grants
 from mcp_guard.oauth.authorize import error_location, success_location
 from mcp_guard.oauth.browser import Browser

@@ -5,7 +5,7 @@ signed in as somebody else by another site (login CSRF). Attempts are limited fo
 password is looked at.
 """
 
-from mcp_guard.facts import Event
+from mcp_guard.events import Event
 from mcp_guard.oauth import browser, errors, limits
 from mcp_guard.oauth.authorize import Identified, identify
 from mcp_guard.oauth.browser import Browser

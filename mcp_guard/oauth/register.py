@@ -1,6 +1,6 @@
 """The registration endpoint (RFC 7591): open to all, so bounded in every way, and trusting nothing it is told."""
 
-from mcp_guard.facts import Event
+from mcp_guard.events import Event
 from mcp_guard.oauth import clients, errors, limits, negotiation
 from mcp_guard.oauth.deployment import Deployment
 from mcp_guard.oauth.errors import OAuthError

@@ -3,7 +3,7 @@
 Parameters come from the body alone, each at most once; the client is authenticated before anything else is looked at.
 """
 
-from mcp_guard.facts import Event
+from mcp_guard.events import Event
 from mcp_guard.oauth import clients, errors, grants, possession
 from mcp_guard.oauth.deployment import Deployment
 from mcp_guard.oauth.errors import OAuthError

@@ -9,7 +9,8 @@ from ipaddress import ip_address
 import anyio
 
 from mcp_guard.asgi import Receive, Scope, Send
-from mcp_guard.facts import ClientAddress, Event, facts_of
+from mcp_guard.events import Event
+from mcp_guard.facts import ClientAddress, facts_of
 from mcp_guard.layer import BodyTooLarge, ClientDisconnected
 from mcp_guard.rejections import Rejection
 

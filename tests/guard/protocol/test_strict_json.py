@@ -1,5 +1,6 @@
 """JSON with one reading."""
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -157,14 +158,18 @@ def test_a_bound_the_parser_cannot_honour_is_refused(max_depth: int) -> None:
         b"[]," * 40 + b'"\\' * 50_000,
     ],
 )
-def test_deep_or_unterminated_input_is_refused_in_five_milliseconds(data: bytes) -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        with pytest.raises(JsonError):
-            loads(data)
-        return time.perf_counter() - start
+def test_deep_or_unterminated_input_is_refused_no_slower_than_good_input_is_read(data: bytes) -> None:
+    good = b"[" + b",".join([b"[1]"] * 60_000) + b"]"
 
-    assert min(seconds() for _ in range(5)) < 0.005
+    def seconds(text: bytes) -> float:
+        start = time.process_time()
+        with contextlib.suppress(JsonError):
+            loads(text)
+        return time.process_time() - start
+
+    with pytest.raises(JsonError):
+        loads(data)
+    assert min(seconds(data) for _ in range(5)) < min(seconds(good) for _ in range(5))
 
 
 def test_no_part_of_the_input_is_quoted_in_the_reason() -> None:
