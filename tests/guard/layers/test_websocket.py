@@ -14,12 +14,12 @@ from mcp_guard.failures import StoreUnavailable
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.profiles import Limits
 from mcp_guard.revocation import Revoker
-from mcp_guard.sockets import DENIAL, SocketTerms
+from mcp_guard.sockets import DENIAL, Line, SocketTerms
 from mcp_guard.spoken import Spoken
 from tests.guard.certificates import certificate, over_tls, pem, x5t
 from tests.guard.certificates import field as client_cert
 from tests.guard.signing import ISSUER, NOW
-from tests.guard.socketing import META, RESOURCE, Place, asked, bearer, call, say
+from tests.guard.socketing import META, RESOURCE, Place, SocketClient, asked, bearer, call, say
 
 NOTIFICATION = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
@@ -349,6 +349,15 @@ async def test_what_the_app_says_of_a_task_of_another_principal_is_not_said_on_t
     texts = [{"type": "websocket.send", "text": json.dumps(value)} for value in (foreign, plain)]
     async with Place(app=Saying([ACCEPT, *texts])).talking() as client:
         assert await client.hear() == plain
+
+
+async def test_a_comment_in_the_stream_is_no_message() -> None:
+    client = SocketClient()
+    line = Line(client.receive, client.send, denies=True)
+    await line.send({"type": "http.response.start", "status": 101, "headers": []})
+    await line.send({"type": "http.response.body", "body": b": still here\n\ndata: {}\n\n", "more_body": True})
+    await client.accepted()
+    assert await client.hear() == {}
 
 
 async def test_an_answer_that_cannot_be_judged_is_not_said() -> None:
