@@ -36,6 +36,12 @@ def judged(
     return None
 
 
+def test_what_is_too_long_for_a_proof_is_not_read() -> None:
+    header = b64url(dump(proof_header(KEY, typ="JWT"))).encode()
+    assert refused(header + b".e30.e30") is Fault.TYPE
+    assert refused(header + b"." + b"a" * jose.MAX_TOKEN_BYTES) is Fault.MALFORMED
+
+
 # The printed examples.
 
 
