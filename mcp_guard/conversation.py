@@ -145,6 +145,7 @@ class Conversation:
         self.refused = 0
         self.inbox.put_nowait(({"type": "websocket.receive", "text": body.decode()}, said))
         if message.kind is not MessageKind.REQUEST:
+            await said.taken.wait()
             await respond(send, 202)
             return
         known = (type(message.id), message.id)
@@ -206,6 +207,7 @@ class Conversation:
         """The app's `receive`. The next message is judged when it has taken this one."""
         message, said = await self.inbox.get()
         if said is not None:
+            said.taken.set()
             said.judged.set()
         return message
 

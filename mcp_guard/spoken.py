@@ -20,9 +20,13 @@ ENCODED: Final = "=?base64?"
 
 @dataclass(eq=False, slots=True)
 class Spoken:
-    """The message, and what comes of it. `judged` is set once the next message may be judged, `done` at the end."""
+    """The message, and what comes of it.
+
+    `taken` is set when the app has it, `judged` once the next message may be judged, `done` at the end.
+    """
 
     data: bytes
+    taken: asyncio.Event = field(default_factory=asyncio.Event)
     judged: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     answer: asyncio.Future[bytes] = field(default_factory=asyncio.Future)

@@ -444,3 +444,22 @@ async def test_a_layer_that_waits_for_the_client_waits_until_the_message_is_answ
     assert not waiting.done()
     said.done.set()
     assert await waiting == {"type": "http.disconnect"}
+
+
+async def test_the_next_message_is_read_when_the_app_has_taken_the_one_before() -> None:
+    going = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        await going.wait()
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    async with Place(app=app).talking() as client:
+        for _ in range(3):
+            client.say(NOTIFICATION)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert client.said.qsize() == 2
+        going.set()
