@@ -23,6 +23,7 @@ class Secrets:
 
     def __init__(self) -> None:
         self._exact: dict[str, str] = {}
+        self._by_start: dict[str, list[str]] = {}
         self._windows: dict[str, str] = {}
         self._counts: dict[str, int] = {}
 
@@ -39,8 +40,9 @@ class Secrets:
         count = self._counts[name] = self._counts.get(name, 0) + 1
         placeholder = f"$MCP_{name}" if count == 1 else f"$MCP_{name}_{count}"
         for spelling in _spellings(value):
-            self._exact.setdefault(spelling, placeholder)
-        self._exact[value] = placeholder
+            if spelling not in self._exact:
+                self._hold(spelling, placeholder)
+        self._hold(value, placeholder)
         self._watch(value, placeholder)
         return placeholder
 
@@ -55,10 +57,18 @@ class Secrets:
 
     def redact(self, text: str) -> str:
         """`text` without any secret added so far."""
-        for value in sorted(self._exact, key=len, reverse=True):
+        starts = {text[at : at + _SHORTEST] for at in range(len(text) - _SHORTEST + 1)}
+        possible = [value for start in self._by_start.keys() & starts for value in self._by_start[start]]
+        for value in sorted(possible, key=len, reverse=True):
             if value in text:
                 text = text.replace(value, self._exact[value])
         return self._redact_parts(text)
+
+    def _hold(self, value: str, placeholder: str) -> None:
+        """Replace `value` from now on. Those that a text may hold are found by how they start: a run has thousands."""
+        if value not in self._exact:
+            self._by_start.setdefault(value[:_SHORTEST], []).append(value)
+        self._exact[value] = placeholder
 
     def shell_word(self, word: str) -> str:
         """`word` redacted and quoted for a POSIX shell so that the placeholders still expand."""
@@ -78,8 +88,8 @@ class Secrets:
 
     def _watch(self, value: str, placeholder: str) -> None:
         jwt = _JWT.fullmatch(value)
-        if jwt is not None:
-            self._exact.setdefault(f"{jwt[1]}.{jwt[2]}", placeholder)
+        if jwt is not None and f"{jwt[1]}.{jwt[2]}" not in self._exact:
+            self._hold(f"{jwt[1]}.{jwt[2]}", placeholder)
         body = value if jwt is None else jwt[2]
         if len(body) >= 2 * _WINDOW:
             for start in range(len(body) - _WINDOW + 1):
