@@ -16,8 +16,8 @@ from mcp_guard import rejections
 from mcp_guard.asgi import Receive, Scope, Send
 from mcp_guard.auditlog import AuditLog, DescriptorSink, FileSink, Head, MemorySink, verify
 from mcp_guard.clock import ManualClock
-from mcp_guard.exchange import Exchange
 from mcp_guard.events import Event
+from mcp_guard.exchange import Exchange
 from mcp_guard.facts import Call, ClientAddress, MessageKind, RequestId, RpcMessage, SessionHandle, Socket, facts_of
 from mcp_guard.layer import Admission
 from mcp_guard.layers.audit import Audit
