@@ -24,6 +24,8 @@ from mcp_guard.facts import Resource, ScopePolicy
 from mcp_guard.keyring import KeyRing
 from mcp_guard.layers.rate_limit import Limit
 from mcp_guard.oauth import AuthorizationServer, SigningKeys, StaticUsers
+from mcp_guard.oauth.settings import Limits as LoginLimits
+from mcp_guard.oauth.settings import Rate
 from mcp_guard.profiles import Limits, standard
 from mcp_guard.sockets import SocketTerms
 from mcp_guard.stack import guard
@@ -40,6 +42,16 @@ PLENTY = Limit(1_000_000, timedelta(minutes=1))
 UNLIMITED = Limits(address=PLENTY, principal=PLENTY, tool=PLENTY, connections=PLENTY, address_connections=PLENTY)
 """The corpus shoots fast from one address; limits have attacks of their own."""
 OPENED = SocketTerms()
+_OFTEN = Rate(100_000, timedelta(minutes=15))
+OFTEN = LoginLimits(
+    logins_per_user=_OFTEN,
+    logins_per_user_and_address=_OFTEN,
+    logins_per_address=_OFTEN,
+    registrations_per_address=_OFTEN,
+    client_failures_per_address=_OFTEN,
+    transactions_per_user=_OFTEN,
+)
+"""The same for logins, which have attacks of their own too."""
 USERS = {"alice": "correct horse battery", "bob": "staple for bob only"}
 ADMINISTERED = ScopePolicy(tools={"ad*": frozenset({"mcp:admin"})})
 """Of the demo's tools, `add` needs a scope of its own."""
@@ -265,6 +277,7 @@ def deployed(
             resources=resources,
             scopes={"mcp:tools": "Call tools", "mcp:admin": "Call tools that change things"},
             keys=keys,
+            limits=OFTEN,
         )
         downstream = Downstream(app())
         layers = standard(
