@@ -17,7 +17,6 @@ from pytest_mcp_conformance.properties import Space
 from pytest_mcp_conformance.strategies.proofs import other_addresses, same_addresses
 
 OTHER_METHODS = ("GET", "post", "PUT", "POST ", "")
-MINUTE_SECONDS = 60
 HOUR_SECONDS = 3600
 YEAR_SECONDS = 365 * 24 * HOUR_SECONDS
 OUTSIDE_SECONDS = 330

@@ -65,10 +65,6 @@ class LoopbackPortFixed(Finding):
     """A loopback redirect URI is refused on another port than it was registered with."""
 
 
-class RegisteredUriRefused(Finding):
-    """The registered redirect URI is refused."""
-
-
 class RedirectedUnverified(Finding):
     """A request whose client or redirect URI is wrong was redirected."""
 

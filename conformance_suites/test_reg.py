@@ -119,9 +119,9 @@ def registered(exchange: Exchange) -> dict[str, Any]:
     return members if exchange.succeeded and isinstance(members, dict) and members.get("client_id") else {}
 
 
-def require_open(server: AuthorizationServer) -> dict[str, Any]:
+def require_open(server: AuthorizationServer) -> None:
     """The positive control: a plain registration. Raises: Inconclusive, NotApplicable."""
-    return dict(server.register().members)
+    server.register()
 
 
 def posted(server: AuthorizationServer, probe: Probe, body: bytes) -> Exchange:
@@ -372,7 +372,7 @@ def test_native_clients_are_welcome(authorization_server: AuthorizationServer) -
 def test_registrations_are_bounded(authorization_server: AuthorizationServer, probe: Probe) -> None:
     """A registration is stored for whoever asks."""
     server = authorization_server
-    members = require_open(server)
+    require_open(server)
     large = json.dumps({**ASKED, "conformance_check": "x" * LARGE_BYTES}).encode()
     uris = [f"https://client.example/{number}" for number in range(MANY_URIS)]
     for what, body in (
@@ -381,7 +381,6 @@ def test_registrations_are_bounded(authorization_server: AuthorizationServer, pr
     ):
         exchange = posted(server, probe, body)
         if registered(exchange):
-            server.registration_from(exchange)
             raise RegistrationUnbounded(
                 "a registration of any size is accepted",
                 evidence=exchange,
@@ -389,8 +388,6 @@ def test_registrations_are_bounded(authorization_server: AuthorizationServer, pr
                 got=exchange.summary,
                 counterexample=what,
             )
-    if not members:
-        raise Inconclusive("no client could be registered")
     require_open(server)
 
 

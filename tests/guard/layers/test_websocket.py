@@ -139,7 +139,7 @@ async def test_a_revision_that_is_none_is_not_learned(result: object) -> None:
 
     async with Place(app=app).talking() as client:
         assert (await client.ask(asked("initialize")))["result"] == result
-        assert (await client.ask(call("any", 2)))["result"] == result
+        assert (await client.ask(asked("ping", 2)))["result"] == result
 
 
 async def test_bytes_close_the_socket() -> None:
